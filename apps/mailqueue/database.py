@@ -1,0 +1,99 @@
+"""Whose transaction is it: connections, transactions and savepoints on the host's DAL.
+
+pydal keeps one connection for each thread. A web framework opens it when a request begins and
+commits or rolls back when the request ends; outside a request nobody does. Everything in this
+file is about not doing the one thing where the other is right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydal._globals import THREAD_LOCAL
+
+SQLITE = "sqlite"
+POSTGRES = "postgres"
+MYSQL = "mysql"
+
+
+def engine(db: Any) -> str:
+    """The kind of database behind a DAL: "sqlite", "postgres", "mysql", or pydal's own name."""
+    return str(db._adapter.dbengine)
+
+
+def folder_of(db: Any) -> str | None:
+    """The folder of the DAL's table files and SQLite database, or None where it has none."""
+    uri = str(db._adapter.uri or "")
+    if uri.startswith("sqlite:///"):
+        return os.path.dirname(uri[len("sqlite://") :])
+    folder = db._adapter.folder
+    return os.path.abspath(folder) if folder else None
+
+
+def has_connection(db: Any) -> bool:
+    """Whether this thread of this process has a connection to the database already."""
+    return getattr(THREAD_LOCAL, db._adapter._connection_uname_, None) is not None
+
+
+def in_transaction(db: Any) -> bool:
+    """Whether this thread's connection has a transaction open (something to commit or roll back).
+
+    Where the driver cannot tell, a connection counts as an open transaction: joining one that
+    is not there loses less than committing one that belongs to somebody else.
+    """
+    if not has_connection(db):
+        return False
+    connection = db._adapter.connection
+    if hasattr(connection, "in_transaction"):  # sqlite3
+        return bool(connection.in_transaction)
+    if hasattr(connection, "get_transaction_status"):  # psycopg2: 0 is TRANSACTION_STATUS_IDLE
+        return bool(connection.get_transaction_status() != 0)
+    if hasattr(connection, "server_status"):  # pymysql: SERVER_STATUS_IN_TRANS
+        return bool(connection.server_status & 1)
+    return True
+
+
+@contextmanager
+def own_transaction(db: Any) -> Iterator[None]:
+    """Run the block in a transaction of its own: committed at its end, rolled back on an exception.
+
+    A thread that had no connection before has none after, so that no file handle, lock or open
+    transaction stays behind.
+    """
+    borrowed = not has_connection(db)
+    if borrowed:
+        db.get_connection_from_pool_or_new()
+    try:
+        yield
+        db.commit()
+    except BaseException:
+        db.rollback()
+        raise
+    finally:
+        if borrowed:
+            db.recycle_connection_in_pool_or_close("rollback")
+
+
+@contextmanager
+def savepoint(db: Any, name: str = "mailqueue") -> Iterator[None]:
+    """Run the block so that a failing statement in it does not spoil the transaction around it.
+
+    PostgreSQL refuses every statement after a failed one until the transaction ends; with a
+    savepoint only the block is undone.
+    """
+    if engine(db) not in (SQLITE, POSTGRES, MYSQL):
+        yield
+        return
+    if engine(db) == SQLITE and not in_transaction(db):
+        db.executesql("BEGIN")  # sqlite3 opens none for SAVEPOINT, and RELEASE would then commit
+    db.executesql(f"SAVEPOINT {name}")
+    try:
+        yield
+    except BaseException:
+        db.executesql(f"ROLLBACK TO SAVEPOINT {name}")
+        raise
+    finally:
+        db.executesql(f"RELEASE SAVEPOINT {name}")

@@ -1,0 +1,209 @@
+"""What both frameworks' drop-in mailers share: queueing, sending now, draining, the administrator's log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from . import database, outbox, problems, queries, words
+from .classify import DeliveryError, Failure, classify_exception
+from .compose import Composed, compose, parse_address
+from .delivery import hand_over
+from .errors import BadAddress
+from .outbox import Retention
+from .problems import Problem
+from .retry import RetryPolicy
+from .tables import define_tables
+from .transports.base import Answer, Transport
+from .transports.capture import Captured
+from .transports.configured import transport_for
+from .worker import Site, drain
+
+logger = logging.getLogger("mailqueue")
+
+
+class MailQueue:
+    """The queue behind a mailer, for a class that also inherits a framework's mailer.
+
+    That class calls set_up_queue() once its `settings` are there, and translates its own send()'s
+    arguments for queue() and send_now().
+    """
+
+    settings: Any
+    db: Any
+    captured: list[Captured]
+
+    def set_up_queue(
+        self,
+        db: Any,
+        *,
+        retry: RetryPolicy | None = None,
+        retention: Retention | None = None,
+        journals: str | None = None,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Define the tables and note what the worker needs; see the framework's mailer.
+
+        Raises:
+            TablesMissing: the tables are not there and the DAL may not create them.
+        """
+        self.db = db
+        self.captured = []
+        self._of_thread = threading.local()
+        define_tables(db)
+        self.site = Site(
+            db=db,
+            make_transport=self._transport,
+            sender=lambda: str(self.settings.sender or ""),
+            announce=self.announce,
+            journals=journals or _journal_folder(db),
+            policy=retry or RetryPolicy(),
+            retention=retention or Retention(),
+            clock=clock,
+            rng=rng or random.Random(),  # noqa: S311 - jitter, nothing secret
+        )
+
+    def _transport(self) -> Transport:
+        return transport_for(self.settings, self.captured)
+
+    # --- results of this thread's last send ------------------------------------------------
+
+    @property
+    def error(self) -> Exception | None:
+        """Why this thread's last send_direct_email() failed; None if it did not."""
+        return getattr(self._of_thread, "error", None)
+
+    @error.setter
+    def error(self, error: Exception | None) -> None:
+        self._of_thread.error = error
+
+    @property
+    def result(self) -> dict[str, tuple[int, str]]:
+        """The recipients that this thread's last send_direct_email() did not reach: code and words."""
+        return getattr(self._of_thread, "result", {})
+
+    @result.setter
+    def result(self, result: dict[str, tuple[int, str]]) -> None:
+        self._of_thread.result = result
+
+    # --- queueing --------------------------------------------------------------------------
+
+    def compose(self, arguments: Mapping[str, Any]) -> Composed:
+        """Make a message of framework-neutral arguments; see compose.compose().
+
+        Raises:
+            BadMessage: they cannot become a mail.
+        """
+        return compose(**arguments, domain=self._own_domain(), now=self.site.clock())
+
+    def _own_domain(self) -> str:
+        """The right side of a Message-ID: the sender's domain, or this host while there is none."""
+        try:
+            return parse_address(self.settings.sender).spec.rpartition("@")[2].strip("[]")
+        except BadAddress:
+            return socket.gethostname()
+
+    def queue(self, composed: Composed, *, priority: int, category: str) -> int:
+        """Insert a message in the caller's transaction. Returns its id."""
+        return outbox.enqueue(self.db, composed, now=self.site.clock(), priority=priority, category=category)
+
+    def process_queue(self, until: float | None = None) -> dict[str, int]:
+        """Send everything that is due. Commits on the site's DAL: not for the middle of a request.
+
+        Args:
+            until: epoch seconds after which no further message is begun.
+
+        Returns:
+            How many messages came to which status: "sent", "deferred", "failed", "in_doubt", and
+            "queued" for those given back untried.
+        """
+        return drain(self.site, until=until)
+
+    def counts(self) -> dict[str, int]:
+        """How many messages there are in each status."""
+        return queries.counts(self.db)
+
+    # --- sending now -----------------------------------------------------------------------
+
+    def send_now(self, arguments: Mapping[str, Any]) -> bool:
+        """Send a message at once, past the queue. Never raises; sets `error` and `result`.
+
+        Returns:
+            True if every recipient's server took it. A failure is entered in the problem log.
+        """
+        self.error, self.result = None, {}
+        name = ""
+        try:
+            composed = self.compose(arguments)
+            transport = self._transport()
+            name = transport.name
+            answers = self._over(transport, composed)
+        except Exception as error:  # noqa: BLE001 - a visitor must never see a mail error
+            return self.refuse_now(error, name)
+        failed = [(answer.recipient, answer.failure) for answer in answers if answer.failure]
+        self.result = {address: (failure.code or 0, failure.text) for address, failure in failed}
+        if failed:
+            self.error = DeliveryError(failed[0][1])
+            self.note_problem(failed[0][1], name)
+        return not failed
+
+    def refuse_now(self, error: Exception, transport: str = "") -> bool:
+        """Note why a message cannot be sent at once. Returns False."""
+        self.error, self.result = error, {}
+        self.note_problem(classify_exception(words.BUILD, error), transport)
+        return False
+
+    def _over(self, transport: Transport, composed: Composed) -> list[Answer]:
+        try:
+            transport.open()
+        except Exception as error:  # noqa: BLE001 - it becomes the answer for every recipient
+            failure = classify_exception(transport.stage, error)
+            return [Answer.refused(address, failure) for _, address in composed.envelope.recipients]
+        try:
+            return hand_over(transport, composed.envelope, composed.mime, self.site.sender())
+        finally:
+            transport.close()
+
+    # --- the administrator -----------------------------------------------------------------
+
+    def note_problem(self, failure: Failure, transport: str) -> None:
+        """Enter a failure in the problem log, in the caller's transaction or in one of its own.
+
+        Never raises: what cannot be entered is logged.
+        """
+        try:
+            with self.transaction():
+                problem = problems.report(self.db, failure, transport, self.site.clock())
+        except Exception:
+            logger.exception("the problem log could not be written: %s", failure.text)
+            return
+        if problem:
+            self.announce(problem)
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """The caller's transaction if there is one, else one of its own: a context manager."""
+        return nullcontext() if self.in_host_transaction() else database.own_transaction(self.db)
+
+    def in_host_transaction(self) -> bool:
+        """Whether somebody else will commit or roll back what this thread writes."""
+        return database.in_transaction(self.db)
+
+    def announce(self, problem: Problem) -> None:
+        """Tell the administrator of a new entry: Python's logging, at ERROR."""
+        logger.error("%s", problem)
+
+
+def _journal_folder(db: Any) -> str:
+    folder = database.folder_of(db)
+    if folder:
+        return os.path.join(folder, "mailqueue_journals")
+    return os.path.join(tempfile.gettempdir(), f"mailqueue_journals_{os.getuid()}_{db._uri_hash}")

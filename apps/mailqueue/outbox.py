@@ -1,0 +1,535 @@
+"""The only file that changes a message's status: enqueue, claim, finish, recover, retry, cancel, purge.
+
+A message waits while its `due` is set; a claim clears it and leaves a token. Whatever a worker
+says about a message afterwards is guarded by that token, so that a worker whose claim is gone
+cannot finish it. enqueue, retry and cancel run in the caller's transaction; claim, finish,
+release, recover and purge are the worker's own and commit.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import words
+from .compose import Composed
+from .tables import ATTEMPT, CONTENT, MESSAGE, RECIPIENT, WORKER
+
+# Largest piece of MIME text in one row: under every server's default limit for a statement.
+CHUNK = 512 * 1024
+# Recipients handed over in one SMTP transaction: what every server must take (RFC 5321, 4.5.3.1.8).
+RECIPIENTS_AT_ONCE = 100
+# Seconds without a heartbeat after which a worker counts as dead.
+LEASE = 60.0
+
+# From which statuses a recipient may come to each status.
+_SOURCES = {
+    target: [source for source, targets in words.RECIPIENT_MOVES.items() if target in targets]
+    for target in words.RECIPIENT_STATUSES
+}
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long things are kept after a message ended, in seconds.
+
+    Args:
+        sent_content: the text of a message that was sent; it may hold live links.
+        other_content: the text of one that was not, so that it can be tried again.
+        record: who, when, what the server said.
+    """
+
+    sent_content: float = 7 * 86400.0
+    other_content: float = 30 * 86400.0
+    record: float = 180 * 86400.0
+
+    def content(self, status: str) -> float:
+        """Seconds for which the content of a message that ended so is kept."""
+        return self.sent_content if status == words.SENT else self.other_content
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A recipient that a worker is to try."""
+
+    id: int
+    address: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A message that a worker holds a claim on, with the recipients to try now."""
+
+    id: int
+    token: str
+    sender: str | None
+    smtputf8: bool
+    tried_on: float | None
+    recipients: tuple[Pending, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one recipient in one attempt.
+
+    Args:
+        recipient_id: its row.
+        status: its new status.
+        due: when to try again, epoch seconds; None: not by itself.
+        counts: whether this was an attempt, as against a try that cost nothing.
+    """
+
+    recipient_id: int
+    status: str
+    due: float | None = None
+    counts: bool = True
+    stage: str = words.DOT
+    failure_kind: str | None = None
+    cause: str | None = None
+    code: int | None = None
+    enhanced: str | None = None
+    reply: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one hand-over of a message to a transport brought."""
+
+    message_id: int
+    token: str
+    transport: str
+    started_on: float
+    duration: float
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a worker's journal tells after its death.
+
+    Args:
+        started: message -> recipients whose final dot was sent and not answered.
+        answered: hand-overs that were answered and may not have been written down.
+    """
+
+    started: dict[int, list[int]]
+    answered: list[Finished]
+
+
+# --- in the caller's transaction -------------------------------------------------------------
+
+
+def enqueue(db: Any, composed: Composed, *, now: float, priority: int, category: str) -> int:
+    """Insert a message in the caller's transaction; it is due at once.
+
+    Args:
+        db: the host's DAL.
+        composed: envelope and MIME text.
+        now: epoch seconds.
+        priority: one of words.PRIORITIES.
+        category: a word for lists and rules, such as "auth".
+
+    Returns:
+        The message's id.
+    """
+    recipients = composed.envelope.recipients
+    message_id = int(
+        db[MESSAGE].insert(
+            status=words.QUEUED,
+            priority=priority,
+            due=now,
+            category=category,
+            sender=composed.envelope.sender,
+            subject=composed.subject[:255],
+            message_uid=composed.message_id[:255],
+            smtputf8=composed.envelope.smtputf8,
+            byte_size=len(composed.mime),
+            recipients=len(recipients),
+            attempts=0,
+            created_on=now,
+        )
+    )
+    for number, chunk in enumerate(_chunks(composed.mime)):
+        db[CONTENT].insert(message_ref=message_id, chunk_no=number, mime=chunk)
+    for kind, address in recipients:
+        db[RECIPIENT].insert(
+            message_ref=message_id,
+            address=address,
+            kind=kind,
+            status=words.QUEUED,
+            due=now,
+            attempts=0,
+            changed_on=now,
+        )
+    return message_id
+
+
+def _chunks(mime: bytes) -> Iterator[str]:
+    text = mime.decode("utf-8")
+    for start in range(0, len(text), CHUNK):
+        yield text[start : start + CHUNK]
+
+
+def retry(db: Any, message_id: int, now: float) -> bool:
+    """Put every recipient that was not reached back into the queue, due at once.
+
+    Returns:
+        False where there is nothing to retry: sent to all, being sent, or its content is gone.
+    """
+    if not has_content(db, message_id):
+        return False
+    recipient = db[RECIPIENT]
+    wanted = (recipient.message_ref == message_id) & recipient.status.belongs(_SOURCES[words.QUEUED])
+    if not _unclaimed(db, message_id):
+        return False
+    changed = db(wanted).update(status=words.QUEUED, due=now, changed_on=now)
+    _settle(db, message_id, now)
+    return bool(changed)
+
+
+def cancel(db: Any, message_id: int, now: float, retention: Retention) -> bool:
+    """Stop trying every recipient that is still waiting.
+
+    Returns:
+        False where none was waiting, or a worker is sending the message at this moment.
+    """
+    recipient = db[RECIPIENT]
+    wanted = (recipient.message_ref == message_id) & recipient.status.belongs(_SOURCES[words.CANCELLED])
+    if not _unclaimed(db, message_id):
+        return False
+    changed = db(wanted).update(status=words.CANCELLED, due=None, changed_on=now)
+    _settle(db, message_id, now, retention)
+    return bool(changed)
+
+
+def _unclaimed(db: Any, message_id: int) -> bool:
+    """Lock the message's row against a claim until the caller's transaction ends."""
+    message = db[MESSAGE]
+    free = (message.id == message_id) & (message.claim == None)  # noqa: E711 - pydal's IS NULL
+    return bool(db(free).update(due=None) == 1)
+
+
+def has_content(db: Any, message_id: int) -> bool:
+    """Whether the MIME text of a message is still stored."""
+    return not db(db[CONTENT].message_ref == message_id).isempty()
+
+
+# --- the worker's own transactions -----------------------------------------------------------
+
+
+def register_worker(db: Any, *, token: str, host_name: str, pid: int, journal: str, now: float) -> int:
+    """Make a worker known, so that its claims can be told to be dead or alive. Commits."""
+    worker_id = db[WORKER].insert(
+        token=token, host_name=host_name[:255], pid=pid, journal=journal, started_on=now, beat_on=now
+    )
+    db.commit()
+    return int(worker_id)
+
+
+def beat(db: Any, worker_id: int, now: float) -> bool:
+    """Renew a worker's lease. Commits. False: it was declared dead, its claims are gone."""
+    alive = db(db[WORKER].id == worker_id).update(beat_on=now)
+    db.commit()
+    return bool(alive)
+
+
+def retire_worker(db: Any, worker_id: int) -> None:
+    """Forget a worker that holds no claims. Commits."""
+    db(db[WORKER].id == worker_id).delete()
+    db.commit()
+
+
+def next_due(db: Any) -> float | None:
+    """When the earliest waiting message is due, epoch seconds; None: nothing waits."""
+    message = db[MESSAGE]
+    earliest = message.due.min()
+    dues = [
+        db((message.priority == priority) & (message.due != None)).select(earliest).first()[earliest]  # noqa: E711
+        for priority in words.PRIORITIES
+    ]
+    return min((due for due in dues if due is not None), default=None)
+
+
+def claim(db: Any, worker_id: int, *, limit: int, now: float) -> list[Claimed]:
+    """Claim up to `limit` due messages for a worker, the most urgent first. Commits.
+
+    Workers that claim at the same moment get different messages: the update takes a row only
+    while it is still due.
+    """
+    message = db[MESSAGE]
+    ids = _due_ids(db, limit, now)
+    if not ids:
+        return []
+    token = secrets.token_hex(16)
+    taken = message.id.belongs(ids) & (message.due <= now)
+    db(taken).update(status=words.SENDING, due=None, worker=worker_id, claim=token, claimed_on=now)
+    rows = db(message.id.belongs(ids) & (message.claim == token)).select()
+    order = {message_id: place for place, message_id in enumerate(ids)}
+    claimed = [_claimed(db, row, now) for row in sorted(rows, key=lambda row: order[row.id])]
+    db.commit()
+    return claimed
+
+
+def _due_ids(db: Any, limit: int, now: float) -> list[int]:
+    message = db[MESSAGE]
+    ids: list[int] = []
+    for priority in words.PRIORITIES:
+        room = limit - len(ids)
+        if room:
+            due = db((message.priority == priority) & (message.due <= now))
+            rows = due.select(message.id, orderby=message.due | message.id, limitby=(0, room))
+            ids.extend(row.id for row in rows)
+    return ids
+
+
+def _claimed(db: Any, row: Any, now: float) -> Claimed:
+    recipient = db[RECIPIENT]
+    to_try = (recipient.message_ref == row.id) & recipient.status.belongs(words.PENDING)
+    pending = db(to_try & (recipient.due <= now)).select(
+        recipient.id,
+        recipient.address,
+        recipient.attempts,
+        orderby=recipient.id,
+        limitby=(0, RECIPIENTS_AT_ONCE),
+    )
+    return Claimed(
+        id=row.id,
+        token=row.claim,
+        sender=row.sender,
+        smtputf8=bool(row.smtputf8),
+        tried_on=row.tried_on,
+        recipients=tuple(Pending(r.id, r.address, r.attempts) for r in pending),
+    )
+
+
+def content(db: Any, message_id: int) -> bytes:
+    """The MIME text of a message, as it was enqueued.
+
+    Raises:
+        ValueError: it is not complete any more.
+    """
+    row = db[MESSAGE](message_id)
+    chunks = db(db[CONTENT].message_ref == message_id).select(orderby=db[CONTENT].chunk_no)
+    mime = "".join(chunk.mime or "" for chunk in chunks).encode("utf-8")
+    if not row or len(mime) != row.byte_size:
+        raise ValueError("the stored text of this message is damaged or gone")
+    return mime
+
+
+def finish(db: Any, results: Sequence[Finished], now: float, retention: Retention) -> list[str]:
+    """Write down what became of messages, all in one transaction. Commits.
+
+    Returns:
+        The new message statuses; a message whose claim this worker no longer holds is left out
+        and stays as it is.
+    """
+    message = db[MESSAGE]
+    statuses = []
+    for result in results:
+        mine = (message.id == result.message_id) & (message.claim == result.token)
+        if db(mine).update(worker=None, claim=None, claimed_on=None) == 1:
+            _apply(db, result, now)
+            statuses.append(_settle(db, result.message_id, now, retention, _latest(db, result)))
+    db.commit()
+    return statuses
+
+
+def _apply(db: Any, result: Finished, now: float) -> None:
+    recipient = db[RECIPIENT]
+    for outcome in result.outcomes:
+        movable = (recipient.id == outcome.recipient_id) & recipient.status.belongs(_SOURCES[outcome.status])
+        db(movable).update(
+            status=outcome.status,
+            due=outcome.due,
+            attempts=recipient.attempts + int(outcome.counts),
+            failure_kind=outcome.failure_kind,
+            code=outcome.code,
+            enhanced=outcome.enhanced,
+            reply=outcome.reply,
+            transport=result.transport,
+            changed_on=now,
+        )
+        if outcome.counts:
+            _note_attempt(db, result, outcome)
+
+
+def _note_attempt(db: Any, result: Finished, outcome: Outcome) -> None:
+    db[ATTEMPT].insert(
+        message_ref=result.message_id,
+        recipient_ref=outcome.recipient_id,
+        transport=result.transport,
+        stage=outcome.stage,
+        outcome=outcome.status,
+        failure_kind=outcome.failure_kind,
+        cause=outcome.cause,
+        code=outcome.code,
+        enhanced=outcome.enhanced,
+        reply=outcome.reply,
+        started_on=result.started_on,
+        duration=result.duration,
+    )
+
+
+def _settle(
+    db: Any,
+    message_id: int,
+    now: float,
+    retention: Retention = Retention(),
+    changes: dict[str, Any] | None = None,
+) -> str:
+    """Bring the message's own row in line with its recipients; nobody holds a claim on it."""
+    recipient = db[RECIPIENT]
+    earliest = recipient.due.min()
+    rows = db(recipient.message_ref == message_id).select(
+        recipient.status, earliest, groupby=recipient.status
+    )
+    status = words.summarize(row[recipient.status] for row in rows)
+    waiting = [row[earliest] for row in rows if row[recipient.status] in words.PENDING]
+    db(db[MESSAGE].id == message_id).update(
+        status=status,
+        due=min((due for due in waiting if due is not None), default=None),
+        finished_on=None if waiting else now,
+        purge_on=None if waiting else now + retention.content(status),
+        **(changes or {}),
+    )
+    return status
+
+
+def _latest(db: Any, result: Finished) -> dict[str, Any]:
+    failed = next((outcome for outcome in result.outcomes if outcome.failure_kind), None)
+    spent = any(outcome.counts for outcome in result.outcomes)
+    message = db[MESSAGE]
+    return {
+        "tried_on": message.tried_on.coalesce(result.started_on) if spent else message.tried_on,
+        "transport": result.transport,
+        "attempts": message.attempts + int(spent),
+        "failure_kind": failed.failure_kind if failed else None,
+        "error": failed.reply if failed else None,
+    }
+
+
+def release(db: Any, claims: Iterable[Claimed], now: float) -> None:
+    """Give messages back as if they had never been claimed. Commits."""
+    message = db[MESSAGE]
+    for claimed in claims:
+        mine = (message.id == claimed.id) & (message.claim == claimed.token)
+        if db(mine).update(worker=None, claim=None, claimed_on=None) == 1:
+            _settle(db, claimed.id, now)
+    db.commit()
+
+
+def any_held(db: Any) -> bool:
+    """Whether a message waits because of a configuration fault of the site. Looks at waiting ones only."""
+    message = db[MESSAGE]
+    held = (message.due != None) & (message.failure_kind == words.CONFIGURATION)  # noqa: E711
+    return not db(held).isempty()
+
+
+def wake_held(db: Any, now: float) -> None:
+    """Make due at once what waits because of a configuration fault. In the caller's transaction."""
+    message, recipient = db[MESSAGE], db[RECIPIENT]
+    held = (message.due != None) & (message.failure_kind == words.CONFIGURATION)  # noqa: E711
+    ids = [row.id for row in db(held).select(message.id)]
+    waiting = recipient.message_ref.belongs(ids) & (recipient.failure_kind == words.CONFIGURATION)
+    db(waiting & recipient.status.belongs(words.PENDING)).update(due=now)
+    db(message.id.belongs(ids) & (message.due != None)).update(due=now)  # noqa: E711
+
+
+def dead_workers(db: Any, now: float, is_dead: Callable[[Any], bool]) -> list[Any]:
+    """The rows of workers whose lease ran out, or that are seen to be gone.
+
+    Args:
+        is_dead: tells of a worker's row whether its process is seen to be gone.
+    """
+    return [row for row in db(db[WORKER].id > 0).select() if row.beat_on < now - LEASE or is_dead(row)]
+
+
+def recover(
+    db: Any,
+    worker: Any,
+    evidence: Evidence | None,
+    *,
+    now: float,
+    doubt_due: float | None,
+    retention: Retention,
+) -> int:
+    """Take back every claim of a dead worker. Commits.
+
+    What was answered is finished as answered, what was started and not answered is in doubt,
+    the rest goes back to the queue untouched.
+
+    Args:
+        worker: its row, from dead_workers().
+        evidence: its journal; None where it is out of reach: then all it claimed is in doubt.
+        now: epoch seconds.
+        doubt_due: when to send again what is in doubt; None: when an administrator says so.
+
+    Returns:
+        The number of messages taken back; 0 also where another worker was faster.
+    """
+    message = db[MESSAGE]
+    if db((db[WORKER].id == worker.id) & (db[WORKER].beat_on == worker.beat_on)).delete() != 1:
+        db.rollback()
+        return 0
+    rows = db(message.worker == worker.id).select(message.id, message.claim, message.claimed_on)
+    for row in rows:
+        db(message.id == row.id).update(worker=None, claim=None, claimed_on=None)
+        changes: dict[str, Any] = {}
+        for result in _conclude(db, row, evidence, doubt_due):
+            _apply(db, result, now)
+            changes = _latest(db, result)
+        _settle(db, row.id, now, retention, changes)
+    db.commit()
+    return len(rows)
+
+
+def _conclude(db: Any, row: Any, evidence: Evidence | None, doubt_due: float | None) -> Iterator[Finished]:
+    recipient = db[RECIPIENT]
+    if evidence is None:
+        waiting = (recipient.message_ref == row.id) & recipient.status.belongs(words.PENDING)
+        doubtful = [r.id for r in db(waiting).select(recipient.id)]
+    else:
+        yield from (a for a in evidence.answered if a.message_id == row.id and a.token == row.claim)
+        doubtful = evidence.started.get(row.id, [])
+    outcomes = tuple(
+        Outcome(
+            recipient_id=recipient_id,
+            status=words.IN_DOUBT,
+            due=doubt_due,
+            failure_kind=words.IN_DOUBT,
+            cause="worker-died",
+            reply="The worker died while the mail server's answer was awaited.",
+        )
+        for recipient_id in doubtful
+    )
+    if outcomes:
+        yield Finished(row.id, row.claim, "", row.claimed_on, 0.0, outcomes)
+
+
+def purge(db: Any, *, now: float, retention: Retention, limit: int = 200) -> int:
+    """Delete the content, and later the whole record, of messages that ended long ago. Commits.
+
+    Args:
+        now: epoch seconds.
+        limit: the largest number of messages touched in one call, so that sending never waits.
+
+    Returns:
+        The number of messages whose content or record was deleted.
+    """
+    message, content_table = db[MESSAGE], db[CONTENT]
+    rows = db(message.purge_on <= now).select(message.id, message.finished_on, limitby=(0, limit))
+    with_content = content_table.message_ref.belongs([row.id for row in rows])
+    full = {row.message_ref for row in db(with_content).select(content_table.message_ref)}
+    for row in rows:
+        db(content_table.message_ref == row.id).delete()
+        if row.id in full:
+            db(message.id == row.id).update(purge_on=row.finished_on + retention.record)
+            continue
+        for table in (RECIPIENT, ATTEMPT):
+            db(db[table].message_ref == row.id).delete()
+        db(message.id == row.id).delete()
+    db.commit()
+    return len(rows)

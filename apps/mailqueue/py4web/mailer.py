@@ -1,0 +1,308 @@
+"""QueuedMailer: py4web's Mailer, with a queue behind it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from py4web.utils.mailer import Mailer
+
+from .. import compose, words
+from ..classify import Failure
+from ..database import savepoint
+from ..errors import BadMessage
+from ..mailer import MailQueue
+from ..outbox import Retention
+from ..problems import Problem
+from ..retry import RetryPolicy
+from . import admin, tickets
+from .request import RequestTransaction, called_by_auth
+from .scheduler import SendingTask
+
+logger = logging.getLogger("mailqueue")
+
+
+class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no type hints
+    """A drop-in for py4web.utils.mailer.Mailer whose send() only inserts into the database.
+
+    Args:
+        db: the site's DAL; the tables mailqueue_* are made in it.
+        server: host:port of the mail server; "logging", "logging:FILE" or "memory" send nothing.
+        sender: the site's sender, "a@b.org" or "Site <a@b.org>".
+        login: "user:password", or None.
+        tls: STARTTLS. The certificate is verified.
+        ssl: TLS from the start (port 465). The certificate is verified.
+        ca_file: path of the certificates to trust (PEM) instead of the system's.
+        retry: when to try again, and when to give up.
+        retention: how long sent and failed messages are kept.
+        journals: a folder on this host's disk for the workers' journals; beside the database's
+            table files by default.
+        clock: the time, epoch seconds.
+        rng: where the jitter of delays comes from.
+
+    All of the stock mailer's settings stay in `.settings` and may be changed at any time; they are
+    read when mail is sent. `settings.timeout` is None: as long as RFC 5321 asks for.
+
+    Raises:
+        TablesMissing: the DAL was opened with migrate=False and the tables are not there.
+    """
+
+    Attachment = compose.Attachment
+
+    def __init__(
+        self,
+        db: Any,
+        server: str | None = None,
+        sender: str | None = None,
+        login: str | None = None,
+        tls: bool = True,
+        ssl: bool = False,
+        *,
+        ca_file: str | None = None,
+        retry: RetryPolicy | None = None,
+        retention: Retention | None = None,
+        journals: str | None = None,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ):
+        self.set_up_queue(db, retry=retry, retention=retention, journals=journals, clock=clock, rng=rng)
+        super().__init__(server=server, sender=sender, login=login, tls=tls, ssl=ssl)
+        self.settings.timeout = None
+        self.settings.ca_file = ca_file
+        self._request = RequestTransaction.of(db)
+        self._app_name = tickets.loading_app()
+        self._task: SendingTask | None = None
+
+    # --- the stock mailer's interface ------------------------------------------------------
+
+    def send(
+        self,
+        to: Any,
+        subject: Any = "[no subject]",
+        body: Any = "[no body]",
+        sender: str | None = None,
+        attachments: Any = None,
+        cc: Any = None,
+        bcc: Any = None,
+        reply_to: Any = None,
+        encoding: str = "utf-8",
+        raw: bool = False,
+        headers: Mapping[str, Any] = {},
+        from_address: str | None = None,
+        dkim: Any = None,
+        list_unsubscribe: str | None = None,
+        cipher_type: str | None = None,
+        sign: Any = None,
+        sign_passphrase: Any = None,
+        encrypt: Any = None,
+        x509_sign_keyfile: Any = None,
+        x509_sign_chainfile: Any = None,
+        x509_sign_certfile: Any = None,
+        x509_crypt_certfiles: Any = None,
+        x509_nocerts: Any = None,
+        *,
+        priority: int | None = None,
+        category: str | None = None,
+    ) -> bool:
+        """Queue a message; it is sent after the request's transaction has committed.
+
+        The arguments are the stock mailer's, with its meaning. Outside a request that uses the db
+        fixture, and with no transaction open, the message is committed at once.
+
+        Args:
+            to: one address or several, as are cc and bcc.
+            subject: one line; lazy translations become text here.
+            body: text, (text, html), None, or file-like objects in their places.
+            sender: the envelope sender and From of this message instead of the site's.
+            attachments: file names, Attachment objects, one or a list.
+            encoding: of what comes as bytes.
+            raw: the body as plain text, without attachments.
+            headers: further headers.
+            from_address: for the From header only.
+            list_unsubscribe: a URL or an address.
+            dkim, cipher_type: signing and encryption are refused in this version, not ignored; what
+                follows them in the stock mailer's signature belongs to them.
+            priority: one of words.PRIORITIES; NORMAL, for Auth's mails URGENT.
+            category: a word to find it by; "site", for Auth's mails "auth".
+
+        Returns:
+            True.
+
+        Raises:
+            BadMessage: the arguments cannot become a mail. Never for mails that Auth sends: those
+                are entered in the problem log instead.
+        """
+        given = {
+            "to": to,
+            "subject": subject,
+            "body": body,
+            "sender": sender,
+            "attachments": attachments,
+            "cc": cc,
+            "bcc": bcc,
+            "reply_to": reply_to,
+            "encoding": encoding,
+            "raw": raw,
+            "headers": headers,
+            "from_address": from_address,
+            "list_unsubscribe": list_unsubscribe,
+            "dkim": dkim,
+            "cipher_type": cipher_type,
+        }
+        if called_by_auth():
+            self._queue_for_auth(given, priority, category)
+            return True
+        composed = self.compose(self._neutral(**given))
+        with self.transaction():
+            self.queue(
+                composed,
+                priority=words.NORMAL if priority is None else priority,
+                category=category or "site",
+            )
+        return True
+
+    def send_direct_email(self, *arguments: Any, **keywords: Any) -> bool:
+        """Send a message now, past the queue; the arguments are send()'s.
+
+        Returns:
+            True if every recipient's server took it; else False, with `error` and `result` set, and
+            the failure in the problem log. Never raises.
+        """
+        try:
+            bound = _SIGNATURE.bind(self, *arguments, **keywords)
+            given = {name: value for name, value in bound.arguments.items() if name in _NEUTRAL}
+            neutral = self._neutral(**given)
+        except Exception as error:  # noqa: BLE001 - a visitor must never see a mail error
+            return self.refuse_now(error)
+        return self.send_now(neutral)
+
+    # --- Auth ------------------------------------------------------------------------------
+
+    def _queue_for_auth(self, given: Mapping[str, Any], priority: int | None, category: str | None) -> None:
+        """Queue a mail of Auth's. Whatever is wrong with it is not the visitor's business."""
+        try:
+            composed = self.compose(self._neutral(**given))
+            with self.transaction(), savepoint(self.db):
+                self.queue(
+                    composed,
+                    priority=words.URGENT if priority is None else priority,
+                    category=category or "auth",
+                )
+        except Exception as error:
+            logger.exception("a mail of Auth could not be queued")
+            failure = Failure(words.MESSAGE, words.BUILD, "auth-mail-not-queued", str(error)[:500])
+            self.note_problem(failure, "")
+
+    # --- the rest of a site ----------------------------------------------------------------
+
+    def enable_scheduler(self, scheduler: Any, period: int = 60) -> None:
+        """Have pydal's Scheduler send the mail; see scheduler.enable().
+
+        Args:
+            scheduler: the host's pydal.tools.scheduler.Scheduler; None (not in use) is fine.
+            period: seconds between two runs while no mail is sent.
+        """
+        if scheduler is not None:
+            self._task = SendingTask(self, scheduler, period)
+
+    def enable_admin(
+        self, auth: Any, uses: Sequence[Any] = (), route: str = "mailqueue", role: str = "admin"
+    ) -> None:
+        """Mount the administrator's pages in the app that is being loaded; see admin.enable().
+
+        Args:
+            auth: the host's Auth.
+            uses: the host's fixtures, as for auth.enable(): (session, T, db).
+            route: the path below the app's own.
+            role: the group (Tags(db.auth_user, "groups")) whose members may see the pages.
+        """
+        admin.enable(self, auth, uses, route, role)
+
+    # --- translation -----------------------------------------------------------------------
+
+    def _neutral(
+        self,
+        to: Any,
+        subject: Any = "[no subject]",
+        body: Any = "[no body]",
+        sender: str | None = None,
+        attachments: Any = None,
+        cc: Any = None,
+        bcc: Any = None,
+        reply_to: Any = None,
+        encoding: str = "utf-8",
+        raw: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        from_address: str | None = None,
+        list_unsubscribe: str | None = None,
+        dkim: Any = None,
+        cipher_type: str | None = None,
+    ) -> dict[str, Any]:
+        """The stock mailer's arguments as those of compose().
+
+        Raises:
+            BadMessage: they ask for what cannot be done.
+        """
+        if dkim or self.settings.dkim or cipher_type or self.settings.cipher_type:
+            raise BadMessage(
+                "This version of mailqueue neither signs nor encrypts: leave dkim and cipher_type unset."
+            )
+        text, html = _text_and_html(body, encoding)
+        return {
+            "to": to,
+            "subject": _text(subject, encoding),
+            "text": text,
+            "html": None if raw else html,
+            "sender": sender,
+            "from_address": from_address,
+            "cc": cc,
+            "bcc": bcc,
+            "reply_to": reply_to,
+            "headers": headers,
+            "attachments": [] if raw else _several(attachments),
+            "list_unsubscribe": list_unsubscribe or self.settings.list_unsubscribe,
+        }
+
+    # --- whose transaction, and whose log --------------------------------------------------
+
+    def in_host_transaction(self) -> bool:
+        """In a request, the db fixture's; elsewhere, one that is open on this thread's connection."""
+        return self._request.active or super().in_host_transaction()
+
+    def announce(self, problem: Problem) -> None:
+        """Tell the administrator: Python's logging at ERROR, and a ticket on py4web's dashboard."""
+        super().announce(problem)
+        tickets.issue(self._app_name, problem)
+
+
+_SIGNATURE = inspect.signature(QueuedMailer.send)
+_NEUTRAL = frozenset(inspect.signature(QueuedMailer._neutral).parameters) - {"self"}
+
+
+def _text_and_html(body: Any, encoding: str) -> tuple[str | None, str | None]:
+    """The two bodies, as the stock mailer tells them apart."""
+    text, html = body if isinstance(body, (list, tuple)) else (body, None)
+    text = None if text is None else _text(text, encoding)
+    html = None if html is None else _text(html, encoding)
+    if text is None and html is not None and not html.lstrip().startswith("<"):
+        return html, None  # the stock mailer's rule: what is no HTML is text, wherever it stands
+    return text, html
+
+
+def _text(value: Any, encoding: str) -> str:
+    if hasattr(value, "read"):
+        value = value.read()
+    try:
+        return value.decode(encoding) if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError as error:
+        raise BadMessage(f"This is not text in the encoding {encoding}: {error.reason}.") from error
+
+
+def _several(attachments: Any) -> list[Any]:
+    if attachments is None:
+        return []
+    return list(attachments) if isinstance(attachments, (list, tuple)) else [attachments]

@@ -1,0 +1,187 @@
+"""What to tell a site's administrator: for each rule of classify.py a summary and a remedy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import words
+from .classify import Failure
+
+
+class Advice(NamedTuple):
+    """Plain words for one cause: what is wrong, and what to do."""
+
+    summary: str
+    remedy: str
+
+
+_NO_MAIL_LOST = "Nothing is lost: the mail waits, and goes out by itself once this is repaired."
+
+_ADVICE = {
+    "no-server": Advice(
+        "No mail server is configured.",
+        "Set the server of the mailer (SMTP_SERVER in settings.py) to host:port of your mail server,"
+        " for example mail.your-domain.org:587.",
+    ),
+    "no-sender": Advice(
+        "No sender address is configured.",
+        "Set the sender of the mailer (SMTP_SENDER in settings.py) to an address that your mail server"
+        " lets you send from.",
+    ),
+    "example-sender": Advice(
+        "The sender address is still the example that the site's template came with.",
+        "Set the sender of the mailer (SMTP_SENDER in settings.py) to an address of your own.",
+    ),
+    "bad-sender": Advice(
+        "The configured sender is not an e-mail address.",
+        "Correct the sender of the mailer (SMTP_SENDER in settings.py): name@domain, or"
+        " Site Name <name@domain>.",
+    ),
+    "bad-login": Advice(
+        "The configured login cannot be right.",
+        "Set the login of the mailer (SMTP_LOGIN in settings.py) to user:password, or to None.",
+    ),
+    "unknown-server": Advice(
+        "The configured mail server is of a kind that this version cannot use.",
+        "Set the server of the mailer (SMTP_SERVER in settings.py) to host:port, or to logging.",
+    ),
+    "bad-server-address": Advice(
+        "The address of the mail server cannot be right.",
+        "Correct the server of the mailer (SMTP_SERVER in settings.py): host:port, the port a number.",
+    ),
+    "name-lookup-failed": Advice(
+        "The name of the mail server cannot be looked up at the moment.",
+        "If this lasts, check the name server (DNS) that this machine uses.",
+    ),
+    "name-not-known": Advice(
+        "There is no host with the name of the configured mail server.",
+        "Check the spelling of the server (SMTP_SERVER in settings.py).",
+    ),
+    "connect-refused": Advice(
+        "The mail server refuses the connection.",
+        "Check host and port of the server (SMTP_SERVER in settings.py; 587 is usual with tls=True, 465 with"
+        " ssl=True), and that the mail server is running.",
+    ),
+    "connect-timeout": Advice(
+        "The mail server cannot be reached: no answer to the connection.",
+        "Check host and port of the server (SMTP_SERVER in settings.py), and whether a firewall or your"
+        " hosting company blocks outgoing mail ports.",
+    ),
+    "unreachable": Advice(
+        "The mail server cannot be reached.",
+        "Check host and port of the server (SMTP_SERVER in settings.py) and this machine's network.",
+    ),
+    "timed-out": Advice(
+        "The mail server takes the connection but does not answer.",
+        "Check that host and port belong to a mail server, and that tls/ssl fit the port: 587 is usual with"
+        " tls=True, 465 with ssl=True. Otherwise ask whoever runs that server.",
+    ),
+    "connection-lost": Advice(
+        "The mail server breaks the connection off.",
+        "Check that tls/ssl fit the port: 587 is usual with tls=True, 465 with ssl=True. Otherwise ask"
+        " whoever runs that server.",
+    ),
+    "certificate": Advice(
+        "The certificate of the mail server cannot be verified, so nothing was sent to it.",
+        "Use the host name that is in the certificate; for a server with a certificate of your own"
+        " authority give its file as ca_file=. Verification cannot be switched off.",
+    ),
+    "not-tls": Advice(
+        "The mail server does not speak TLS on this port.",
+        "Use tls=True and ssl=False for a port with STARTTLS (587), ssl=True for one with TLS from the start"
+        " (465).",
+    ),
+    "tls-error": Advice(
+        "The encrypted connection to the mail server fails.",
+        "Check that tls/ssl fit the port, and that the server supports TLS 1.2 or later.",
+    ),
+    "banner-refused": Advice(
+        "The mail server turns this machine away before anything is said.",
+        "Ask whoever runs the mail server why it refuses this machine; its own words are below.",
+    ),
+    "ehlo-rejected": Advice(
+        "The mail server does not accept the name with which this machine introduces itself.",
+        "Set mail.settings.hostname to this machine's public host name.",
+    ),
+    "starttls-not-offered": Advice(
+        "Encryption (STARTTLS) is configured, but the mail server does not offer it.",
+        "Use the port on which it does (usually 587), ssl=True for port 465, or tls=False for a server on"
+        " this very machine.",
+    ),
+    "starttls-refused": Advice(
+        "The mail server offers encryption (STARTTLS) and then refuses it.",
+        "Ask whoever runs the mail server; its certificate may be missing.",
+    ),
+    "tls-required": Advice(
+        "The mail server insists on an encrypted connection.",
+        "Set tls=True (SMTP_TLS in settings.py), or ssl=True for port 465.",
+    ),
+    "auth-not-offered": Advice(
+        "A login is configured, but the mail server does not offer one.",
+        "Many servers offer it only on an encrypted connection: set tls=True (SMTP_TLS in settings.py)."
+        " If the server needs none, set the login to None.",
+    ),
+    "auth-rejected": Advice(
+        "The mail server rejects user name or password.",
+        "Correct the login of the mailer (SMTP_LOGIN in settings.py), user:password. Some providers want a"
+        " password made for this application.",
+    ),
+    "password-transition": Advice(
+        "The mail server wants the password of this account to be changed.",
+        "Follow the provider's instructions, then correct the login (SMTP_LOGIN in settings.py).",
+    ),
+    "login-not-ascii": Advice(
+        "User name or password hold a character that this login cannot carry.",
+        "Correct the login of the mailer (SMTP_LOGIN in settings.py).",
+    ),
+    "auth-required": Advice(
+        "The mail server wants a login before it takes mail.",
+        "Set the login of the mailer (SMTP_LOGIN in settings.py) to user:password.",
+    ),
+    "relay-denied": Advice(
+        "The mail server does not pass mail on to some of the recipients' servers.",
+        "Usually a login is missing (SMTP_LOGIN in settings.py), or this machine must be allowed to relay.",
+    ),
+    "relay-denied-for-now": Advice(
+        "The mail server does not pass mail on to some of the recipients' servers at the moment.",
+        "Usually a login is missing (SMTP_LOGIN in settings.py), or this machine must be allowed to relay.",
+    ),
+    "sender-rejected": Advice(
+        "The mail server does not let this site send with this sender address.",
+        "Set the sender (SMTP_SENDER in settings.py) to an address that belongs to the login, or have it"
+        " verified with your provider.",
+    ),
+    "sender-not-ascii": Advice(
+        "The sender address holds a character that this mail server cannot take.",
+        "Set the sender (SMTP_SENDER in settings.py) to an address of plain letters.",
+    ),
+    "sender-not-authenticated": Advice(
+        "Mail of this site is refused because its sender's domain does not vouch for it (SPF, DKIM, or the"
+        " name of the sending machine).",
+        "Correct the DNS records of the sender's domain; the server's own words below say which.",
+    ),
+    "auth-mail-not-queued": Advice(
+        "A mail of the login system could not be put into the queue and was given up.",
+        "The person concerned did not get it. The reason is below; correct the account's address or the"
+        " text of the mail.",
+    ),
+    "unknown-exception": Advice(
+        "Sending met an error that mailqueue does not know.",
+        "The message is tried again. If it stays, report the error below to the authors.",
+    ),
+}
+
+_OF_A_KIND = {
+    words.MESSAGE: Advice("A message was refused, or could not be made.", "The reason is below."),
+    words.RECIPIENT: Advice(
+        "A recipient was refused.", "Correct the address; the server's own words are below."
+    ),
+}
+_OTHERWISE = Advice("The mail server does not take mail at the moment.", "Its own words are below.")
+
+
+def advice(failure: Failure) -> Advice:
+    """Plain words for a failure; where it stops mail, they say that none is lost."""
+    found = _ADVICE.get(failure.rule) or _OF_A_KIND.get(failure.kind, _OTHERWISE)
+    waits = failure.kind == words.CONFIGURATION or failure.stage in words.TRANSPORT_STAGES
+    return Advice(found.summary, f"{found.remedy} {_NO_MAIL_LOST}" if waits else found.remedy)

@@ -1,0 +1,309 @@
+"""The tables of mailqueue in the host's database, and their indexes: define_tables(db).
+
+What a claim looks at is in narrow rows of `mailqueue_message` with an index that holds only
+what is waiting (`due` is NULL for everything else); the MIME text is in a table of its own.
+No table refers to a table of the host. Times are seconds since the epoch (UTC), so that no
+driver, server or session time zone can shift them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydal import Field
+from pydal.contrib import portalocker
+
+from . import database
+from .errors import TablesMissing
+
+MESSAGE = "mailqueue_message"
+CONTENT = "mailqueue_content"
+RECIPIENT = "mailqueue_recipient"
+ATTEMPT = "mailqueue_attempt"
+WORKER = "mailqueue_worker"
+TRANSPORT = "mailqueue_transport"
+PROBLEM = "mailqueue_problem"
+TABLES = (MESSAGE, CONTENT, RECIPIENT, ATTEMPT, WORKER, TRANSPORT, PROBLEM)
+
+# Length of an address: 64 octets of local part, "@", 255 of domain (RFC 5321 section 4.5.3.1).
+ADDRESS = 320
+
+
+def local_time(moment: float | None, row: Any = None) -> str:
+    """A stored time as people read it, in the server's own time zone; "" for None."""
+    if moment is None:
+        return ""
+    return datetime.datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _time(name: str, **options: Any) -> Any:
+    return Field(name, "double", represent=local_time, **options)
+
+
+def _message_fields() -> list[Any]:
+    return [
+        Field("status", length=16),
+        Field("priority", "integer"),
+        _time("due"),  # when a worker may claim it; NULL: not waiting, or claimed
+        Field("category", length=64),
+        Field("sender", length=ADDRESS),  # envelope sender; NULL: the site's own
+        Field("subject", length=255),
+        Field("message_uid", length=255, label="Message-ID"),
+        Field("smtputf8", "boolean"),
+        Field("byte_size", "integer"),
+        Field("recipients", "integer"),  # how many
+        Field("attempts", "integer"),
+        _time("created_on"),
+        _time("tried_on"),  # its first attempt: what giving up is counted from
+        _time("finished_on"),
+        _time("purge_on"),  # when its content, or then its record, is to be deleted
+        Field("worker", "integer"),  # who holds the claim
+        Field("claim", length=32),  # the token of the claim
+        _time("claimed_on"),
+        Field("failure_kind", length=16),
+        Field("error", "text"),  # the last failure, for lists
+        Field("transport", length=255),  # the last one that was tried
+    ]
+
+
+def _content_fields() -> list[Any]:
+    # Several rows for a large message: servers limit the size of one statement.
+    return [Field("message_ref", "integer"), Field("chunk_no", "integer"), Field("mime", "text")]
+
+
+def _recipient_fields() -> list[Any]:
+    return [
+        Field("message_ref", "integer"),
+        Field("address", length=ADDRESS),
+        Field("kind", length=3),  # to, cc, bcc
+        Field("status", length=16),
+        _time("due"),
+        Field("attempts", "integer"),
+        Field("failure_kind", length=16),
+        Field("code", "integer"),
+        Field("enhanced", length=16),
+        Field("reply", "text"),  # the server's own words
+        Field("transport", length=255),
+        _time("changed_on"),
+    ]
+
+
+def _attempt_fields() -> list[Any]:
+    return [
+        Field("message_ref", "integer"),
+        Field("recipient_ref", "integer"),
+        Field("transport", length=255),
+        Field("stage", length=16),
+        Field("outcome", length=16),  # the recipient's status after it
+        Field("failure_kind", length=16),
+        Field("cause", length=64),  # the classification rule that decided
+        Field("code", "integer"),
+        Field("enhanced", length=16),
+        Field("reply", "text"),
+        _time("started_on"),
+        Field("duration", "double"),  # seconds
+    ]
+
+
+def _worker_fields() -> list[Any]:
+    return [
+        Field("token", length=32),
+        Field("host_name", length=255),
+        Field("pid", "integer"),
+        Field("journal", length=255),  # its file, on that host
+        _time("started_on"),
+        _time("beat_on"),
+    ]
+
+
+def _transport_fields() -> list[Any]:
+    return [
+        Field("name", length=190, unique=True),
+        Field("salt", length=32),
+        Field("fingerprint", length=64),  # of the settings that were tried last
+        _time("connected_on"),  # when it last worked; NULL: never
+        _time("paused_on"),
+        _time("next_probe"),
+        Field("failures", "integer"),  # in a row
+        Field("stage", length=16),  # where the last one happened
+        Field("reason", "text"),
+    ]
+
+
+def _problem_fields() -> list[Any]:
+    return [
+        Field("cause", length=190),
+        Field("open_key", length=190, unique=True),  # the cause while open, NULL once resolved
+        Field("status", length=16),  # open, resolved
+        Field("failure_kind", length=16),
+        Field("stage", length=16),
+        Field("transport", length=255),
+        Field("summary", "text"),
+        Field("remedy", "text"),
+        Field("detail", "text"),  # the server's own words
+        Field("seen", "integer"),
+        _time("first_seen"),
+        _time("last_seen"),
+        _time("resolved_on"),
+    ]
+
+
+_FIELDS = {
+    MESSAGE: _message_fields,
+    CONTENT: _content_fields,
+    RECIPIENT: _recipient_fields,
+    ATTEMPT: _attempt_fields,
+    WORKER: _worker_fields,
+    TRANSPORT: _transport_fields,
+    PROBLEM: _problem_fields,
+}
+
+# Session locks, so that hosts that share a database take turns too.
+_DATABASE_LOCKS = {
+    database.POSTGRES: ("SELECT pg_advisory_lock(7011953)", "SELECT pg_advisory_unlock(7011953)"),
+    database.MYSQL: ("SELECT GET_LOCK('mailqueue_tables', 60)", "SELECT RELEASE_LOCK('mailqueue_tables')"),
+}
+
+# name -> table, columns, condition where the database has partial indexes
+_INDEXES = {
+    "mailqueue_message_due_idx": (MESSAGE, "priority, due, id", "due IS NOT NULL"),
+    "mailqueue_message_worker_idx": (MESSAGE, "worker", "worker IS NOT NULL"),
+    "mailqueue_message_purge_idx": (MESSAGE, "purge_on", "purge_on IS NOT NULL"),
+    "mailqueue_message_status_idx": (MESSAGE, "status, id", ""),
+    "mailqueue_content_message_idx": (CONTENT, "message_ref, chunk_no", ""),
+    "mailqueue_recipient_message_idx": (RECIPIENT, "message_ref", ""),
+    "mailqueue_recipient_address_idx": (RECIPIENT, "address", ""),
+    "mailqueue_attempt_message_idx": (ATTEMPT, "message_ref", ""),
+}
+
+
+def define_tables(db: Any) -> None:
+    """Define the tables on a DAL, and create or migrate them where the DAL may.
+
+    Several processes may do this at once on an empty database. Commits. Does nothing on a DAL
+    that has the tables already.
+
+    Args:
+        db: the host's pydal DAL.
+
+    Raises:
+        TablesMissing: the tables are not there and the DAL was opened with migrate=False.
+    """
+    if MESSAGE in db.tables:
+        return
+    may_create = bool(db._migrate and db._migrate_enabled)
+    with _one_process_at_a_time(db):
+        for name in TABLES:
+            _define(db, name, may_create)
+        if may_create:
+            _create_indexes(db)
+    db.commit()
+
+
+def _define(db: Any, name: str, may_create: bool) -> None:
+    fields = _FIELDS[name]()
+    options = {"plural": name.removeprefix("mailqueue_").capitalize() + "s"}
+    if not may_create:
+        db.define_table(name, *fields, migrate=False, **options)
+        if not _exists(db, name):
+            raise TablesMissing(
+                f"The table {name} is not in the database, and this DAL was opened with migrate=False."
+                " Start the site once with migrate=True (DB_MIGRATE in settings.py), or run"
+                " mailqueue.define_tables(db) on a DAL that may migrate."
+            )
+        return
+    try:
+        db.define_table(name, *fields, **options)
+    except Exception:
+        db.rollback()
+        if not _exists(db, name):
+            raise
+        # Another host, with table files of its own, was first.
+        delattr(db, name)
+        db.define_table(name, *_FIELDS[name](), fake_migrate=True, **options)
+    if database.engine(db) == database.MYSQL:
+        _use_four_byte_characters(db, name)
+    db.commit()
+
+
+def _exists(db: Any, name: str) -> bool:
+    db.commit()
+    try:
+        db.executesql(f"SELECT 1 FROM {name} WHERE 1=0")
+    except Exception:  # noqa: BLE001 - each driver has its own exception for a missing table
+        db.rollback()
+        return False
+    return True
+
+
+def _use_four_byte_characters(db: Any, name: str) -> None:
+    """pydal creates MySQL tables in `utf8`, which has no emoji: a subject would be refused."""
+    collation = db.executesql(
+        "SELECT table_collation FROM information_schema.tables"
+        f" WHERE table_schema = DATABASE() AND table_name = '{name}'"
+    )
+    if not str(collation[0][0]).startswith("utf8mb4"):
+        db.executesql(f"ALTER TABLE {name} CONVERT TO CHARACTER SET utf8mb4")
+
+
+def _create_indexes(db: Any) -> None:
+    present = _index_names(db)
+    partial = database.engine(db) in (database.SQLITE, database.POSTGRES)
+    for name, (table, columns, condition) in _INDEXES.items():
+        if name not in present:
+            where = f" WHERE {condition}" if condition and partial else ""
+            db.executesql(f"CREATE INDEX {name} ON {table} ({columns}){where}")
+
+
+def _index_names(db: Any) -> set[str]:
+    queries = {
+        database.SQLITE: "SELECT name FROM sqlite_master WHERE type = 'index'",
+        database.POSTGRES: "SELECT indexname FROM pg_indexes WHERE schemaname = ANY (current_schemas(false))",
+        database.MYSQL: "SELECT index_name FROM information_schema.statistics"
+        " WHERE table_schema = DATABASE()",
+    }
+    query = queries.get(database.engine(db))
+    return {row[0] for row in db.executesql(query)} if query else set()
+
+
+@contextmanager
+def _one_process_at_a_time(db: Any) -> Iterator[None]:
+    """Processes take turns: pydal's table files protect neither themselves nor the database."""
+    db.commit()
+    with _file_lock(db), _database_lock(db):
+        yield
+
+
+@contextmanager
+def _file_lock(db: Any) -> Iterator[None]:
+    folder = database.folder_of(db)
+    if not folder or str(db._adapter.uri).startswith("sqlite:memory"):
+        yield
+        return
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "mailqueue.lock"), "a", encoding="utf-8") as lock:
+        portalocker.lock(lock, portalocker.LOCK_EX)
+        try:
+            yield
+        finally:
+            portalocker.unlock(lock)
+
+
+@contextmanager
+def _database_lock(db: Any) -> Iterator[None]:
+    lock, unlock = _DATABASE_LOCKS.get(database.engine(db), ("", ""))
+    if lock:
+        db.executesql(lock)
+    try:
+        yield
+    except BaseException:
+        db.rollback()  # a failed statement would refuse the unlocking too
+        raise
+    finally:
+        if unlock:
+            db.executesql(unlock)
+            db.commit()

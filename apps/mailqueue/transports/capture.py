@@ -1,0 +1,113 @@
+"""Transports that send nothing: to the log, to a file, or to memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+
+from .. import words
+from .base import Answer, Transport
+
+
+class _CaptureTransport(Transport):
+    delivers = False
+
+    def settings(self) -> tuple[object, ...]:
+        return (self.name,)
+
+    def open(self) -> None:
+        self.stage = words.CONNECT
+
+    def close(self) -> None:
+        self.stage = words.CONFIG
+
+    def deliver(
+        self,
+        sender: str,
+        recipients: Sequence[str],
+        mime: bytes,
+        *,
+        smtputf8: bool,
+        before_dot: Callable[[list[str]], None],
+    ) -> list[Answer]:
+        self.stage = words.DATA
+        self._capture(sender, recipients, mime)
+        return [Answer(recipient, None, text=f"captured by {self.name}") for recipient in recipients]
+
+    def _capture(self, sender: str, recipients: Sequence[str], mime: bytes) -> None:
+        raise NotImplementedError
+
+
+def readable(sender: str, recipients: Sequence[str], mime: bytes) -> str:
+    """A message as a developer wants to read it in a log: envelope, subject, decoded text."""
+    message = message_from_bytes(mime, policy=policy.default)
+    body = message.get_body(("plain", "html"))
+    text = body.get_content() if body else ""
+    line = "-" * 40
+    return (
+        f"email not sent\n{line}\nFrom: {sender}\nTo: {', '.join(recipients)}\n"
+        f"Subject: {message['Subject']}\n\n{text}\n{line}\n"
+    )
+
+
+class LoggingTransport(_CaptureTransport):
+    """Writes every message to a logger, body included: for development only.
+
+    Args:
+        logger: takes the message, at level WARNING, as the stock mailers' "logging" does.
+    """
+
+    name = "logging"
+
+    def __init__(self, logger: logging.Logger):
+        self._logger = logger
+
+    def _capture(self, sender: str, recipients: Sequence[str], mime: bytes) -> None:
+        self._logger.warning("%s", readable(sender, recipients, mime))
+
+
+class FileTransport(_CaptureTransport):
+    """Appends every message to a file.
+
+    Args:
+        path: the file; it is made when the first message comes.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        """The way it is configured."""
+        return f"logging:{self._path}"
+
+    def _capture(self, sender: str, recipients: Sequence[str], mime: bytes) -> None:
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(readable(sender, recipients, mime))
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A message that the memory transport took."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    mime: bytes
+
+
+class MemoryTransport(_CaptureTransport):
+    """Keeps every message in a list, for tests.
+
+    Args:
+        messages: the list to append to.
+    """
+
+    name = "memory"
+
+    def __init__(self, messages: list[Captured]):
+        self._messages = messages
+
+    def _capture(self, sender: str, recipients: Sequence[str], mime: bytes) -> None:
+        self._messages.append(Captured(sender, tuple(recipients), mime))

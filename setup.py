@@ -1,0 +1,50 @@
+"""One installable package, `mailqueue`, made from apps/mailqueue."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+SOURCE = HERE / "apps" / "mailqueue"
+VERSION = re.search(r'^__version__ = "(.+)"$', (SOURCE / "version.py").read_text(encoding="utf-8"), re.M)
+assert VERSION, "apps/mailqueue/version.py has no version"
+
+PACKAGES = sorted(
+    ".".join(("mailqueue", *init.parent.relative_to(SOURCE).parts)) for init in SOURCE.rglob("__init__.py")
+)
+DEMO = ["aiosmtpd>=1.4.6"]
+
+setup(
+    name="mailqueue",
+    version=VERSION.group(1),
+    description="An outbound mail queue for py4web and web2py: swap the mailer in one line",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    packages=PACKAGES,
+    package_dir={"mailqueue": "apps/mailqueue"},
+    package_data={"mailqueue": ["py.typed", "plugin_manifest.json", "templates/**/*", "static/**/*"]},
+    python_requires=">=3.10",
+    install_requires=["py4web>=1.20250901.0", "pydal>=20250629.0", "yatl", "email-validator>=2.2", "click"],
+    extras_require={
+        "demo": DEMO,
+        "test": [
+            *DEMO,
+            "pytest>=8",
+            "pytest-cov",
+            "hypothesis",
+            "webtest",
+            "cryptography",
+            "mypy",
+            "ruff",
+            "build",
+        ],
+    },
+    entry_points={"console_scripts": ["mailqueue=mailqueue.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: BSD License",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Communications :: Email",
+    ],
+)

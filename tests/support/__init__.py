@@ -1,0 +1,1 @@
+"""What the tests stand on: a scripted SMTP server, certificates, the py4web scaffold, services."""
