@@ -196,11 +196,29 @@ def test_a_very_long_wrong_address_is_shown_shortened() -> None:
     assert len(str(refusal.value)) < 500
 
 
-def test_a_hostile_name_is_judged_in_little_time() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"' * 50_000 + "\\" * 50_000 + ">",
+        "<" * 50_000 + ">",
+        "a" * 500_000 + "@example.com",
+        "=?a?q?" * 20_000 + " <a@b>",
+    ],
+    ids=["quotes", "brackets", "long", "encoded"],
+)
+def test_a_hostile_address_is_judged_in_little_time(text: str) -> None:
     start = time.perf_counter()
     with pytest.raises(BadAddress):
-        parse_address('"' * 50_000 + "\\" * 50_000 + ">")
+        parse_address(text)
     assert time.perf_counter() - start < 2
+
+
+def test_an_address_of_254_characters_is_the_longest() -> None:
+    longest = f"{'a' * 64}@{'b' * 61}.{'c' * 61}.{'d' * 60}.test"
+    assert len(longest) == 254
+    assert parse_address(longest).spec == longest
+    with pytest.raises(BadAddress, match="longer"):
+        parse_address(f"a{longest}")
 
 
 def test_the_special_domains_stay_refused_for_the_host_itself() -> None:
@@ -416,6 +434,7 @@ def test_headers_take_the_place_of_ours_whatever_their_case() -> None:
         ("Bcc", "bcc="),
         ("Subject", "subject="),
         ("Return-Path", "sender="),
+        ("Resent-Bcc", "bcc="),
         ("MIME-Version", "text="),
         ("Content-Type", "attachments="),
         ("content-id", "attachments="),
@@ -657,6 +676,7 @@ def test_the_encoding_fits_the_text() -> None:
     assert encoding("https://example.com/" + "x" * 300) == "7bit"
     assert encoding("Grüße an alle, die mitlesen " * 9) == "quoted-printable"
     assert encoding("日本語") == "base64"
+    assert encoding("naïve façade é " * 9) == "base64"
 
 
 # --- attachments ---------------------------------------------------------------------------
@@ -744,6 +764,12 @@ def test_what_cannot_be_read_is_refused(payload: object) -> None:
         composed(attachments=[payload])
 
 
+def test_a_type_too_long_for_its_field_is_refused() -> None:
+    for content_type in ("text/plain; x=" + "y" * 1000, 'text/plain; x="=?utf-8?q?y?="'):
+        with pytest.raises(BadHeader):
+            Attachment(io.BytesIO(b"x"), "a.txt", content_type=content_type)
+
+
 def test_a_file_object_without_a_name_is_refused() -> None:
     for filename in (None, ""):
         with pytest.raises(BadAttachment, match="filename"):
@@ -797,6 +823,11 @@ def test_a_file_name_comes_back_as_it_was(filename: str) -> None:
     assert [name for name, _, _ in files(result.mime)] == [filename]
 
 
+def test_a_file_name_beyond_ascii_is_one_piece_while_it_is_short() -> None:
+    mime = composed(attachments=[Attachment(io.BytesIO(b"x"), "ü.txt")]).mime
+    assert b"Content-Disposition: attachment; filename*=utf-8''%C3%BC.txt\r\n" in mime
+
+
 def test_blanks_around_a_file_name_are_dropped() -> None:
     assert Attachment(io.BytesIO(b"x"), " a b.txt ").my_filename == "a b.txt"
     with pytest.raises(BadAttachment):
@@ -816,6 +847,7 @@ def test_attachments_are_mixed_with_the_bodies() -> None:
         "application/octet-stream",
     ]
     assert [part.get_filename() for part in message.iter_attachments()] == ["a.bin", "b.bin"]
+    assert [part["MIME-Version"] for part in message.walk()] == ["1.0", None, None, None, None, None]
 
 
 def test_attachments_alone_come_without_an_empty_body() -> None:
@@ -833,6 +865,7 @@ def test_a_picture_with_an_id_goes_inline_with_the_html() -> None:
     mixed = list(message.iter_parts())
     related = list(mixed[0].iter_parts())[1]
     assert related.get_content_type() == "multipart/related"
+    assert related["Content-Type"].params["type"] == "text/html"  # RFC 2387 section 3.1
     html, shown = related.iter_parts()
     assert html.get_content_type() == "text/html"
     assert (shown["Content-ID"], shown.get_content_disposition()) == ("<photo>", "inline")

@@ -87,6 +87,14 @@ def probe_delay(failures: int) -> float:
     return float(min(FIRST_PROBE * 2 ** min(max(failures - 1, 0), 16), LONGEST_PROBE))
 
 
+def next_probe(db: Any) -> float | None:
+    """When the next probe of a paused transport is due, epoch seconds; None: none is paused."""
+    table = db[TRANSPORT]
+    row = db(table.paused_on != None).select(table.next_probe.min()).first()  # noqa: E711
+    earliest: float | None = row[table.next_probe.min()]
+    return earliest
+
+
 def pause(db: Any, name: str, settings: Sequence[object], *, stage: str, reason: str, now: float) -> int:
     """Stop using a transport until a probe is due. In the caller's transaction.
 

@@ -113,8 +113,15 @@ class MailQueue:
             return socket.gethostname()
 
     def queue(self, composed: Composed, *, priority: int, category: str) -> int:
-        """Insert a message in the caller's transaction. Returns its id."""
-        return outbox.enqueue(self.db, composed, now=self.site.clock(), priority=priority, category=category)
+        """Insert a message in the caller's transaction, and wake who sends it. Returns its id."""
+        message_id = outbox.enqueue(
+            self.db, composed, now=self.site.clock(), priority=priority, category=category
+        )
+        self.wake()
+        return message_id
+
+    def wake(self) -> None:
+        """Hint to whoever sends that there is something to do."""
 
     def process_queue(self, until: float | None = None) -> dict[str, int]:
         """Send everything that is due. Commits on the site's DAL: not for the middle of a request.

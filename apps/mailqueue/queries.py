@@ -6,7 +6,7 @@ from typing import Any
 
 from . import words
 from .problems import OPEN
-from .tables import ATTEMPT, MESSAGE, PROBLEM, RECIPIENT, TRANSPORT
+from .tables import ATTEMPT, CONTENT, MESSAGE, PROBLEM, RECIPIENT, TRANSPORT
 
 
 def counts(db: Any) -> dict[str, int]:
@@ -19,38 +19,73 @@ def counts(db: Any) -> dict[str, int]:
 
 
 def messages(
-    db: Any, *, status: str | None = None, search: str = "", before: int | None = None, limit: int = 50
+    db: Any,
+    *,
+    status: str | None = None,
+    search: str = "",
+    before: int | None = None,
+    after: int | None = None,
+    limit: int = 50,
 ) -> list[dict[str, Any]]:
     """Messages, the newest first.
 
     Args:
         status: only those.
-        search: part of a recipient's address, or of the subject.
+        search: part of a recipient's address, or of the subject; upper and lower case alike.
         before: only those with a smaller id: the page after the one that ended there.
+        after: only the next ones with a greater id: the page before the one that began there.
         limit: how many at most.
 
     Returns:
-        The rows of the message table, each with "addresses": its first recipients.
+        The rows of the message table, each with "addresses", its first recipients, and
+        "has_content", whether its text is still stored.
     """
-    message, recipient = db[MESSAGE], db[RECIPIENT]
-    wanted = message.id > 0
-    if status:
-        wanted &= message.status == status
-    if before:
-        wanted &= message.id < before
-    if search:
-        to_them = db(recipient.address.contains(search))._select(recipient.message_ref)
-        wanted &= message.subject.contains(search) | message.id.belongs(to_them)
-    rows: list[dict[str, Any]] = db(wanted).select(orderby=~message.id, limitby=(0, limit)).as_list()
+    table = db[MESSAGE]
+    wanted = _wanted(db, status, search)
+    if before is not None:
+        wanted &= table.id < before
+    if after is not None:
+        wanted &= table.id > after
+    order = ~table.id if after is None else table.id
+    rows: list[dict[str, Any]] = db(wanted).select(orderby=order, limitby=(0, limit)).as_list()
+    rows.sort(key=lambda row: int(row["id"]), reverse=True)
+    stored = _with_content(db, [row["id"] for row in rows])
     for row in rows:
-        own = db(recipient.message_ref == row["id"])
-        first = own.select(recipient.address, orderby=recipient.id, limitby=(0, 3))
-        row["addresses"] = [person.address for person in first]
+        row["addresses"] = _first_addresses(db, row["id"])
+        row["has_content"] = row["id"] in stored
     return rows
 
 
+def _wanted(db: Any, status: str | None, search: str) -> Any:
+    table, recipient = db[MESSAGE], db[RECIPIENT]
+    wanted = table.id > 0
+    if status:
+        wanted &= table.status == status
+    if search:
+        to_them = db(recipient.address.contains(search))._select(recipient.message_ref)
+        wanted &= table.subject.contains(search) | table.id.belongs(to_them)
+    return wanted
+
+
+def _with_content(db: Any, ids: list[int]) -> set[int]:
+    content = db[CONTENT]
+    first_chunks = content.message_ref.belongs(ids) & (content.chunk_no == 0)
+    return {row.message_ref for row in db(first_chunks).select(content.message_ref)}
+
+
+def _first_addresses(db: Any, message_id: int) -> list[str]:
+    recipient = db[RECIPIENT]
+    own = db(recipient.message_ref == message_id)
+    return [row.address for row in own.select(recipient.address, orderby=recipient.id, limitby=(0, 3))]
+
+
 def message(db: Any, message_id: int) -> dict[str, Any] | None:
-    """One message with its "recipients" and "attempts", or None."""
+    """One message, or None.
+
+    Returns:
+        Its row, with "recipients_list" and "attempts_list" (the latest first), the first 1000 of
+        each, and "has_content".
+    """
     row = db[MESSAGE](message_id)
     if row is None:
         return None
@@ -59,9 +94,14 @@ def message(db: Any, message_id: int) -> dict[str, Any] | None:
     recipients = db(recipient.message_ref == message_id).select(orderby=recipient.id, limitby=(0, 1000))
     addresses = {person.id: person.address for person in recipients}
     attempts = db(attempt.message_ref == message_id).select(orderby=~attempt.id, limitby=(0, 1000)).as_list()
-    for row in attempts:
-        row["address"] = addresses.get(row["recipient_ref"], "")
-    return {**found, "recipients_list": recipients.as_list(), "attempts_list": attempts}
+    for made in attempts:
+        made["address"] = addresses.get(made["recipient_ref"], "")
+    return {
+        **found,
+        "recipients_list": recipients.as_list(),
+        "attempts_list": attempts,
+        "has_content": bool(_with_content(db, [message_id])),
+    }
 
 
 def problems(db: Any, *, open_only: bool = False, limit: int = 100) -> list[dict[str, Any]]:
@@ -79,3 +119,26 @@ def paused_transports(db: Any) -> list[dict[str, Any]]:
     table = db[TRANSPORT]
     rows: list[dict[str, Any]] = db(table.paused_on != None).select().as_list()  # noqa: E711
     return rows
+
+
+def stoppages(db: Any) -> list[dict[str, Any]]:
+    """What keeps all mail waiting now, the latest of each transport: for a banner.
+
+    Returns:
+        Open entries of the problem log, each with "paused_on" and "next_probe": those of a paused
+        transport, or None where the settings are such that there is no transport at all.
+    """
+    table = db[PROBLEM]
+    paused = {row["name"]: row for row in paused_transports(db)}
+    found: dict[str, dict[str, Any]] = {}
+    for row in db(table.status == OPEN).select(orderby=table.last_seen).as_list():
+        if row["transport"] in paused or row["stage"] == words.CONFIG:
+            transport = paused.get(row["transport"], {})
+            row["paused_on"], row["next_probe"] = transport.get("paused_on"), transport.get("next_probe")
+            found[row["transport"]] = row
+    return list(found.values())
+
+
+def open_problems(db: Any) -> int:
+    """How many entries of the problem log are open."""
+    return int(db(db[PROBLEM].status == OPEN).count())

@@ -63,9 +63,7 @@ def make_site(
     text = common.read_text(encoding="utf-8")
     text = queue_mail(text) if site.queued else text
     common.write_text(f"{text}\n{extra_common}\n", encoding="utf-8")
-    chosen = {"VERIFY_EMAIL": True, "SESSION_SECRET_KEY": "2f1c8e0a-7b64-4d39-9a55", **site.settings}
-    lines = "".join(f"{key} = {value!r}\n" for key, value in chosen.items())
-    (site.folder / "settings_private.py").write_text(lines, encoding="utf-8")
+    site.configure()
     return site
 
 
@@ -88,6 +86,13 @@ class Site:
     def serve(self, **environment: str) -> ServedSite:
         """A server for it, to be used as a context manager; `environment` adds to this process's own."""
         return ServedSite(self, environment)
+
+    def configure(self, **settings: Any) -> None:
+        """Write settings_private.py, as an administrator does; takes effect when the site starts."""
+        self.settings.update(settings)
+        chosen = {"VERIFY_EMAIL": True, "SESSION_SECRET_KEY": "2f1c8e0a-7b64-4d39-9a55", **self.settings}
+        lines = "".join(f"{key} = {value!r}\n" for key, value in chosen.items())
+        (self.folder / "settings_private.py").write_text(lines, encoding="utf-8")
 
     def database(self) -> sqlite3.Connection:
         """The SQLite database, rows by name; a new connection for the caller to close."""

@@ -124,7 +124,6 @@ class Session:
         action.play(self)
         return action
 
-    # --- commands --------------------------------------------------------------------------
     def _obey(self, line: str) -> None:
         verb = line.split(" ", 1)[0].lower()
         command = getattr(self, f"_do_{verb}", None)

@@ -207,7 +207,12 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             period: seconds between two runs while no mail is sent.
         """
         if scheduler is not None:
-            self._task = SendingTask(self, scheduler, period)
+            self._task = SendingTask(self, scheduler, period, self._app_name)
+
+    def wake(self) -> None:
+        """Have the scheduler's task, if there is one, run now."""
+        if self._task:
+            self._task.wake()
 
     def enable_admin(
         self, auth: Any, uses: Sequence[Any] = (), route: str = "mailqueue", role: str = "admin"

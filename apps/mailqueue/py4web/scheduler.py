@@ -1,11 +1,252 @@
-"""Sending from pydal's Scheduler."""
+"""Sending from pydal's Scheduler: a periodic task, woken by a row that commits with the mail.
+
+The scheduler's way of losing tasks is answered here, not patched there: whatever happened to the
+periodic row or to the scheduler's thread, ensure() brings it back. One thread for each process
+calls it once in a period.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from py4web.core import ICECUBE
+from pydal.connection import ConnectionPool
+from pydal.tools.scheduler import delta
+from pydal.tools.scheduler import now as scheduler_now
+from threadsafevariable import ThreadSafeVariable
+
+from .. import breaker, database, outbox
+
+if TYPE_CHECKING:
+    from .mailer import QueuedMailer
+
+logger = logging.getLogger("mailqueue")
+
+TASK = "mailqueue_send"
+WAKE_SECONDS = 1.0  # the scheduler looks for new runs so often
+RUN_SECONDS = 300.0  # a run begins no further message after that, so that other tasks have their turn
+STALE_SECONDS = 60.0  # a run that was assigned and has not begun by then never will
+LOST_SECONDS = 3600.0  # a run that has not ended by then is lost
+KEPT_RUNS = 20  # ended runs that stay in the table, for the administrator
+
+# A forked run must not use the sockets of its parent's pooled connections.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=ConnectionPool.POOLS.clear)
 
 
 class SendingTask:
-    """The task."""
+    """The task that sends a mailer's queue.
 
-    def __init__(self, mail: Any, scheduler: Any, period: int): ...
+    Args:
+        mail: the mailer.
+        scheduler: the host's scheduler, started or not.
+        period: seconds between two runs while nothing wakes the task.
+        app: the app's name: on a reload, the task of the same app's earlier load is retired.
+    """
+
+    def __init__(self, mail: QueuedMailer, scheduler: Any, period: int, app: str):
+        self._mail, self._scheduler, self._period = mail, scheduler, period
+        self._db = scheduler.db
+        self._server = os.getpid()
+        self._server_log = os.dup(2)
+        self._retired = threading.Event()
+        scheduler.register_task(TASK, self.run)
+        asleep = scheduler.sleep_time if scheduler._looping else 0.0
+        scheduler.sleep_time = min(scheduler.sleep_time, WAKE_SECONDS)
+        name = f"mailqueue watch {app} {self._db._uri_hash}"
+        _retire_earlier(name, scheduler)
+        self._try_to_ensure()
+        with _logged("the mail queue's task could not be woken"), database.own_transaction(self._db):
+            self._hint()  # the site may have been started because its settings were repaired
+        watch = threading.Thread(target=self._watch, args=(asleep,), name=name, daemon=True)
+        watch.mailqueue_task = self  # type: ignore[attr-defined]  # what outlives a reload
+        watch.start()
+
+    # --- waking ----------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have the task run now: a row in the caller's transaction, or committed at once.
+
+        It is a hint that becomes visible together with the mail; the periodic run finds what no
+        hint announced.
+        """
+        self._revive()
+        joined = self._db is self._mail.db
+        with self._mail.transaction() if joined else database.own_transaction(self._db):
+            self._hint()
+
+    def _hint(self) -> None:
+        if self._db(self._waiting_hints()).isempty():
+            self._insert(period=None)
+
+    def _waiting_hints(self) -> Any:
+        run = self._db.task_run
+        due_and_free = (run.scheduled_for <= scheduler_now()) & (run.worker == None)  # noqa: E711
+        return self._mine(status="queued", period=None) & due_and_free
+
+    def _insert(self, *, period: int | None, after: float = 0.0) -> None:
+        # Not enqueue_run(): that commits. Every field, since a forked run has no defaults.
+        moment = scheduler_now()
+        self._db.task_run.insert(
+            name=TASK,
+            description="sends the mail queue",
+            inputs={},
+            timeout=int(LOST_SECONDS),
+            priority=0,
+            period=period,
+            scheduled_for=moment + delta(after),
+            queued_on=moment,
+            status="queued",
+        )
+
+    def _mine(self, *, status: str, period: int | None) -> Any:
+        run = self._db.task_run
+        periodic = run.period == None if period is None else run.period != None  # noqa: E711
+        return (run.name == TASK) & (run.status == status) & periodic
+
+    # --- running ---------------------------------------------------------------------------
+
+    def run(self, **_: Any) -> dict[str, int]:
+        """Send what is due, and what comes meanwhile. Called by the scheduler in a process of its own."""
+        if os.getpid() != self._server:
+            self._settle_in_fork()
+        deadline = time.time() + RUN_SECONDS
+        total: dict[str, int] = {}
+        while True:
+            self._forget_hints()
+            counts = self._mail.process_queue(until=deadline)
+            total = {status: total.get(status, 0) + number for status, number in counts.items()}
+            if not any(counts.values()) or time.time() > deadline:
+                break
+        self._plan_next()
+        return total
+
+    def _settle_in_fork(self) -> None:
+        """Make a forked run independent of the server, but for its log: there problems are looked for."""
+        ThreadSafeVariable.restore(ICECUBE)
+        os.dup2(self._server_log, 2)
+        _close_listening_sockets()
+
+    def _forget_hints(self) -> None:
+        """What the hints announced is visible to the drain that follows, so they are spent."""
+        with database.own_transaction(self._db):
+            self._db(self._waiting_hints()).delete()
+
+    def _plan_next(self) -> None:
+        """Come back when the next message or probe is due, if that is before the next period."""
+        with database.own_transaction(self._mail.db):
+            moments = [outbox.next_due(self._mail.db), breaker.next_probe(self._mail.db)]
+        # What is due already was not sent just now, so it waits for something else than time.
+        waits = [moment - time.time() for moment in moments if moment is not None]
+        after = min((wait for wait in waits if wait > 0), default=None)
+        if after is None or after > self._period:
+            return
+        with database.own_transaction(self._db):
+            if self._db(self._mine(status="queued", period=None)).isempty():
+                self._insert(period=None, after=max(after, WAKE_SECONDS))
+
+    # --- surviving -------------------------------------------------------------------------
+
+    def ensure(self) -> None:
+        """Bring back whatever the scheduler lost: its thread, the periodic run, a stale assignment.
+
+        Idempotent; commits on the scheduler's database.
+        """
+        self._revive()
+        with database.own_transaction(self._db):
+            self._free_stale_runs()
+            self._keep_one_periodic_run()
+            self._prune()
+
+    def _revive(self) -> None:
+        """A database error in the scheduler's loop ends its thread for good."""
+        scheduler = self._scheduler
+        if scheduler._looping and scheduler._thread is not None and not scheduler._thread.is_alive():
+            logger.warning("the scheduler's thread had died; it is started again")
+            scheduler._thread, scheduler._looping = None, False
+            scheduler.start()
+
+    def _free_stale_runs(self) -> None:
+        run = self._db.task_run
+        stuck = (run.name == TASK) & run.status.belongs(["queued", "assigned"]) & (run.worker != None)  # noqa: E711
+        long_ago = run.scheduled_for < scheduler_now() - delta(STALE_SECONDS)
+        self._db(stuck & long_ago).update(worker=None, status="queued")
+
+    def _keep_one_periodic_run(self) -> None:
+        run = self._db.task_run
+        waiting = self._db(self._mine(status="queued", period=self._period)).select(
+            run.id, orderby=run.scheduled_for
+        )
+        for spare in waiting[1:]:
+            self._db(run.id == spare.id).delete()
+        recent = run.started_on > scheduler_now() - delta(LOST_SECONDS)
+        underway = (self._mine(status="running", period=self._period) & recent) | self._mine(
+            status="assigned", period=self._period
+        )
+        if not waiting and self._db(underway).isempty():
+            self._insert(period=self._period)
+
+    def _prune(self) -> None:
+        run = self._db.task_run
+        ended = (run.name == TASK) & run.status.belongs(["completed", "failed", "dead", "timeout", "unknown"])
+        last = self._db(ended).select(run.id, orderby=~run.id, limitby=(KEPT_RUNS, KEPT_RUNS + 1)).first()
+        if last:
+            self._db(ended & (run.id <= last.id)).delete()
+
+    def _watch(self, asleep: float) -> None:
+        """Ensure once in a period. At first, stand in for a loop that still sleeps its long sleep."""
+        until = time.monotonic() + asleep
+        while time.monotonic() < until and not self._retired.wait(WAKE_SECONDS):
+            with _logged("the scheduler could not make a step"), database.own_transaction(self._db):
+                self._scheduler.step()
+        while not self._retired.wait(self._period):
+            self._try_to_ensure()
+
+    def _try_to_ensure(self) -> None:
+        with _logged("the mail queue's task could not be seen to"):
+            self.ensure()
+
+    def retire(self, successor: Any) -> None:
+        """Leave the field to the task of a later load of the same app."""
+        self._retired.set()
+        os.close(self._server_log)
+        if self._scheduler is not successor:
+            self._scheduler._looping = False
+
+
+def _retire_earlier(name: str, scheduler: Any) -> None:
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.mailqueue_task.retire(scheduler)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        logger.warning(what, exc_info=True)
+
+
+def _close_listening_sockets() -> None:
+    """Otherwise a server that is restarted while a run goes on finds its port in use."""
+    for descriptor in _descriptors():
+        try:
+            with socket.socket(fileno=os.dup(descriptor)) as inherited:
+                listening = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError:
+            continue  # not a socket
+        if listening:
+            os.close(descriptor)
+
+
+def _descriptors() -> list[int]:
+    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    return [int(name) for name in os.listdir(folder)] if os.path.isdir(folder) else []
