@@ -110,7 +110,8 @@ class MailQueue:
         try:
             return parse_address(self.settings.sender).spec.rpartition("@")[2].strip("[]")
         except BadAddress:
-            return socket.gethostname()
+            host = socket.gethostname()
+            return host if host.isascii() and host else "localhost"
 
     def queue(self, composed: Composed, *, priority: int, category: str) -> int:
         """Insert a message in the caller's transaction, and wake who sends it. Returns its id."""

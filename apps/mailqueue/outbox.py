@@ -421,11 +421,13 @@ def release(db: Any, claims: Iterable[Claimed], now: float) -> None:
     db.commit()
 
 
-def any_held(db: Any) -> bool:
-    """Whether a message waits because of a configuration fault of the site. Looks at waiting ones only."""
+def kinds_waited_for(db: Any) -> set[str]:
+    """The failure kinds because of which messages wait. Looks at waiting messages only."""
     message = db[MESSAGE]
-    held = (message.due != None) & (message.failure_kind == words.CONFIGURATION)  # noqa: E711
-    return not db(held).isempty()
+    rows = db((message.due != None) & (message.failure_kind != None)).select(  # noqa: E711
+        message.failure_kind, distinct=True
+    )
+    return {row.failure_kind for row in rows}
 
 
 def wake_held(db: Any, now: float) -> None:

@@ -6,6 +6,7 @@ be announced.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,9 +115,15 @@ def resolve_others(db: Any, transport: str, now: float) -> None:
     _resolve(db, ~db[PROBLEM].transport.belongs(["", transport]), now)
 
 
-def resolve_transport(db: Any, transport: str, now: float) -> None:
-    """A message went out over this transport, and none is held back: resolve all of its entries."""
-    _resolve(db, db[PROBLEM].transport == transport, now)
+def resolve_unless(db: Any, transport: str, kinds: Collection[str], now: float) -> None:
+    """Mail went out over this transport: resolve what was said of it, and of no transport.
+
+    Args:
+        kinds: the failure kinds for which messages still wait; their entries stay open.
+    """
+    table = db[PROBLEM]
+    gone = table.transport.belongs(["", transport]) & ~table.failure_kind.belongs(list(kinds))
+    _resolve(db, gone, now)
 
 
 def _resolve(db: Any, which: Any, now: float) -> None:

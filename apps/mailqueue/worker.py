@@ -173,6 +173,8 @@ def _answers(site: Site, transport: Transport, shift: _Shift, claimed: Claimed) 
         failure = classify_exception(words.BUILD, error)
         return [Answer.refused(address, failure) for address in addresses]
     site.db.commit()  # nothing may be open while the transport works
+    if not addresses:
+        return []  # none of its recipients is due after all
     ids = {recipient.address: recipient.id for recipient in claimed.recipients}
     return hand_over(
         transport,
@@ -221,6 +223,13 @@ def _outcomes(site: Site, claimed: Claimed, answers: Iterable[Answer]) -> Iterab
             enhanced=failure.enhanced,
             reply=failure.text,
         )
+
+
+def _announce(site: Site, problem: Problem) -> None:
+    try:
+        site.announce(problem)
+    except Exception:
+        logger.exception("an entry of the problem log could not be announced: %s", problem)
 
 
 class _Way:
@@ -338,12 +347,13 @@ class _Way:
             problems.resolve_way(self._db, transport, now, but=problems.cause_of(failure, transport))
         self._db.commit()
         if problem:
-            self._site.announce(problem)
+            _announce(self._site, problem)
 
     def settle(self) -> None:
-        """After sending: what was reported of this transport and holds nothing back is resolved."""
-        if self.usable and problems.any_open(self._db) and not outbox.any_held(self._db):
-            problems.resolve_transport(self._db, self.transport.name, self._site.clock())
+        """After sending: what was reported and makes no message wait any more is resolved."""
+        if self.usable and problems.any_open(self._db):
+            kinds = outbox.kinds_waited_for(self._db)
+            problems.resolve_unless(self._db, self.transport.name, kinds, self._site.clock())
         self._db.commit()
 
     def close(self) -> None:
@@ -381,6 +391,8 @@ class _Shift:
         if error is None and not self.lost:
             outbox.retire_worker(self._site.db, self.worker_id)
             self.journal.close()
+        else:
+            self.journal.abandon()
 
     def holds_lease(self) -> bool:
         """Whether this worker's claims are still its own; asks the database when in doubt.

@@ -1,0 +1,488 @@
+"""Draining: outcomes, pauses, probes, problems, and what dead workers leave behind."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mailqueue import QueuedMailer, RetryPolicy, outbox, worker
+from mailqueue.transports.base import Answer, Transport
+from support.certificates import Certificates
+from support.mail import START, Clock, make_mail, open_causes, rows, statuses, to_server
+from support.smtp_faults import Close, Hang, Reply
+from support.smtp_server import ScriptedServer, refused_port
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def mail(tmp_path: Path, clock: Clock, smtp: ScriptedServer) -> QueuedMailer:
+    mail = make_mail(tmp_path, clock=clock)
+    to_server(mail, smtp)
+    return mail
+
+
+def test_what_is_due_is_sent_over_one_connection(mail: QueuedMailer, smtp: ScriptedServer) -> None:
+    for number in range(5):
+        mail.send(f"user{number}@x.test", subject=f"number {number}")
+    counts = mail.process_queue()
+    assert counts == {"sent": 5, "deferred": 0, "failed": 0, "in_doubt": 0, "queued": 0}
+    assert [m.rcpt_tos for m in smtp.messages] == [(f"user{number}@x.test",) for number in range(5)]
+    assert smtp.connections == 1
+    assert statuses(mail) == ["sent"] * 5
+
+
+def test_every_recipient_has_its_own_truth(mail: QueuedMailer, smtp: ScriptedServer) -> None:
+    smtp.script["rcpt"] = {
+        "dead@x.test": Reply(550, "5.1.1 no such user"),
+        "grey@x.test": Reply(451, "4.7.1 come back later"),
+    }
+    mail.send(["ann@x.test", "dead@x.test", "grey@x.test"], subject="to three")
+    assert mail.process_queue()["deferred"] == 1
+    found = {row["address"]: row for row in rows(mail, "recipient")}
+    assert {address: row["status"] for address, row in found.items()} == {
+        "ann@x.test": "sent",
+        "dead@x.test": "failed",
+        "grey@x.test": "deferred",
+    }
+    assert (found["dead@x.test"]["code"], found["dead@x.test"]["enhanced"]) == (550, "5.1.1")
+    assert "no such user" in found["dead@x.test"]["reply"]
+    assert found["ann@x.test"]["transport"] == f"smtp://127.0.0.1:{smtp.port}"
+    assert len(rows(mail, "attempt")) == 3
+
+
+def test_a_deferred_recipient_is_tried_again_alone_and_not_before_its_time(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    smtp.script["rcpt"] = {"grey@x.test": Reply(450, "4.2.0 busy")}
+    mail.send(["ann@x.test", "grey@x.test"])
+    mail.process_queue()
+    smtp.script.clear()
+    assert mail.process_queue()["sent"] == 0
+    clock.advance(60 * 1.2 + 1)
+    assert mail.process_queue()["sent"] == 1
+    assert [m.rcpt_tos for m in smtp.messages] == [("ann@x.test",), ("grey@x.test",)]
+    assert statuses(mail) == ["sent"]
+
+
+def test_delays_grow_and_the_message_fails_when_it_is_too_old(
+    tmp_path: Path, clock: Clock, smtp: ScriptedServer
+) -> None:
+    mail = make_mail(tmp_path, clock=clock, retry=RetryPolicy(give_up_after=DAY, jitter=0))
+    to_server(mail, smtp)
+    smtp.script["rcpt"] = {"grey@x.test": Reply(450, "4.2.0 busy")}
+    mail.send("grey@x.test")
+    delays = []
+    while mail.process_queue()["deferred"]:
+        delays.append(rows(mail, "message")[0]["due"] - clock.now)
+        clock.advance(delays[-1])
+    assert delays[:4] == [60, 120, 240, 480]
+    assert max(delays) == 4 * 3600
+    assert clock.now - START >= DAY
+    message = rows(mail, "message")[0]
+    assert (message["status"], message["attempts"], message["due"]) == ("failed", len(delays) + 1, None)
+    assert "busy" in message["error"]
+
+
+def test_time_spent_waiting_for_a_repair_does_not_make_a_message_old(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    mail.settings.server = None
+    mail.send("grey@x.test")
+    mail.process_queue()
+    clock.advance(30 * DAY)
+    to_server(mail, smtp)
+    smtp.script["rcpt"] = {"grey@x.test": Reply(450, "4.2.0 busy")}
+    assert mail.process_queue()["deferred"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"server": None}, "no-server"),
+        ({"server": "aws"}, "unknown-server"),
+        ({"server": "a b:25"}, "bad-server-address"),
+        ({"sender": None}, "no-sender"),
+        ({"sender": "you@example.com"}, "example-sender"),
+        ({"sender": "not an address"}, "bad-sender"),
+        ({"login": "no-colon"}, "bad-login"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_one_problem_and_cost_nothing(
+    mail: QueuedMailer, settings: dict[str, Any], cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = {name: getattr(mail.settings, name) for name in settings}
+    vars(mail.settings).update(settings)
+    mail.send("ann@x.test")
+    with caplog.at_level(logging.ERROR, "mailqueue"):
+        for _ in range(3):
+            assert not any(mail.process_queue().values())
+    assert open_causes(mail) == [cause]
+    assert len([r for r in caplog.records if r.name == "mailqueue"]) == 1
+    assert rows(mail, "problem")[0]["seen"] == 3
+    assert (statuses(mail), rows(mail, "attempt")) == (["queued"], [])
+    vars(mail.settings).update(good)
+    assert mail.process_queue()["sent"] == 1
+    assert open_causes(mail) == []
+
+
+def test_a_rejected_login_pauses_the_transport_until_the_settings_change(
+    tmp_path: Path, clock: Clock, certificates: Certificates
+) -> None:
+    with ScriptedServer(tls="starttls", certificate=certificates.server, auth={"site": "right"}) as server:
+        mail = make_mail(
+            tmp_path, clock=clock, tls=True, login="site:wrong", ca_file=str(certificates.ca_file)
+        )
+        to_server(mail, server)
+        for number in range(3):
+            mail.send(f"user{number}@x.test")
+        mail.process_queue()
+        assert open_causes(mail) == ["auth-rejected"]
+        mail.process_queue()
+        assert server.connections == 1, "a paused transport was touched"
+        assert "wrong" not in str(rows(mail, "problem")) + str(rows(mail, "transport"))
+        mail.settings.login = "site:right"
+        assert mail.process_queue()["sent"] == 3
+    assert open_causes(mail) == []
+    assert [row["attempts"] for row in rows(mail, "message")] == [1, 1, 1]
+
+
+def test_a_pause_is_probed_after_30_seconds_then_less_and_less_often(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    smtp.script["ehlo"] = Reply(550, "5.7.1 go away")
+    mail.send("ann@x.test")
+    mail.process_queue()
+    waits = []
+    for probe in range(2, 8):
+        begun = clock.now
+        while smtp.connections < probe:
+            clock.advance(5)
+            mail.process_queue()
+        waits.append(clock.now - begun)
+    assert waits == [30, 60, 120, 240, 300, 300]
+    assert open_causes(mail) == ["ehlo-rejected"]
+    smtp.script.clear()
+    clock.advance(300)
+    assert mail.process_queue()["sent"] == 1
+    assert open_causes(mail) == []
+    assert rows(mail, "message")[0]["attempts"] == 1
+
+
+def test_a_probe_resolves_the_problem_even_when_no_mail_waits(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    smtp.script["ehlo"] = Reply(550, "go away")
+    mail.send("ann@x.test")
+    mail.process_queue()
+    with mail.transaction():
+        outbox.cancel(mail.db, 1, clock.now, mail.site.retention)
+    smtp.script.clear()
+    clock.advance(31)
+    mail.process_queue()
+    assert open_causes(mail) == []
+    assert rows(mail, "transport")[0]["paused_on"] is None
+
+
+def test_a_server_that_never_answered_is_reported_at_once(mail: QueuedMailer) -> None:
+    with refused_port() as port:
+        mail.settings.server = f"127.0.0.1:{port}"
+        mail.send("ann@x.test")
+        mail.process_queue()
+    assert open_causes(mail) == ["connect-refused"]
+    assert statuses(mail) == ["queued"]
+
+
+def test_a_server_that_worked_before_is_reported_only_when_it_stays_away(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    mail.send("ann@x.test")
+    mail.process_queue()
+    smtp.stop()
+    mail.send("bob@x.test")
+    reported = []
+    for _ in range(3):
+        mail.process_queue()
+        reported.append(open_causes(mail))
+        clock.advance(301)
+    assert reported == [[], [], ["connect-refused"]]
+    assert rows(mail, "message")[1]["attempts"] == 0
+    smtp.start()
+    assert mail.process_queue()["sent"] == 1
+    assert open_causes(mail) == []
+
+
+def test_a_sender_the_server_refuses_pauses_and_one_message_probes(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    smtp.script["mail"] = Reply(553, "5.7.1 sender address not owned by user")
+    for number in range(3):
+        mail.send(f"user{number}@x.test")
+    assert mail.process_queue()["queued"] == 3
+    assert open_causes(mail) == ["sender-rejected"]
+    clock.advance(31)
+    mail.process_queue()
+    assert smtp.reached["mail"] == 2, "a probe is one message"
+    assert open_causes(mail) == ["sender-rejected"]
+    smtp.script.clear()
+    clock.advance(61)
+    assert mail.process_queue()["sent"] == 3
+    assert open_causes(mail) == []
+
+
+def test_a_message_with_a_sender_of_its_own_that_is_refused_holds_up_nobody_else(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    smtp.script["mail"] = {"visitor@elsewhere.test": Reply(553, "5.7.1 not owned by user")}
+    mail.send("office@x.test", sender="visitor@elsewhere.test")
+    mail.send("ann@x.test")
+    assert mail.process_queue()["sent"] == 1
+    assert statuses(mail) == ["queued", "sent"]
+    assert open_causes(mail) == ["sender-rejected"]
+    assert rows(mail, "message")[0]["attempts"] == 0
+    smtp.script.clear()
+    clock.advance(61)
+    assert mail.process_queue()["sent"] == 1
+    assert open_causes(mail) == []
+
+
+def test_relaying_refused_for_one_recipient_holds_that_one_only(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    smtp.script["rcpt"] = {"far@away.test": Reply(554, "5.7.1 Relay access denied")}
+    mail.send("far@away.test")
+    mail.send("near@x.test")
+    assert mail.process_queue()["sent"] == 1
+    assert statuses(mail) == ["queued", "sent"]
+    assert open_causes(mail) == ["relay-denied"]
+    mail.settings.login = None
+    mail.settings.hostname = "relay.site.test"  # the administrator changes something: at once
+    smtp.script.clear()
+    assert mail.process_queue()["sent"] == 1
+    assert open_causes(mail) == []
+
+
+def test_a_wait_for_the_answer_to_the_dot_that_ends_in_silence_is_in_doubt(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    smtp.script["dot"] = Close(taken=True)
+    mail.send("ann@x.test")
+    mail.send("bob@x.test")
+    assert mail.process_queue()["in_doubt"] == 2
+    assert len(smtp.messages) == 2
+    assert [row["failure_kind"] for row in rows(mail, "recipient")] == ["in_doubt", "in_doubt"]
+
+
+def test_a_message_in_doubt_is_sent_again_with_the_same_message_id(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    smtp.script["dot"] = Close(taken=True)
+    mail.send("ann@x.test")
+    mail.process_queue()
+    smtp.script.clear()
+    clock.advance(100)
+    assert mail.process_queue()["sent"] == 1
+    assert len({m.parsed()["Message-ID"] for m in smtp.messages}) == 1
+    assert len(smtp.messages) == 2
+
+
+def test_a_connection_lost_before_the_dot_is_an_attempt_and_the_next_message_goes_out(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    smtp.script["rcpt"] = {"cut@x.test": Close()}
+    mail.send("cut@x.test")
+    mail.send("ann@x.test")
+    counts = mail.process_queue()
+    assert (counts["deferred"], counts["sent"]) == (1, 1)
+    assert [m.rcpt_tos for m in smtp.messages] == [("ann@x.test",)]
+
+
+def test_a_damaged_message_fails_with_a_reason_and_the_queue_goes_on(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    mail.send("ann@x.test")
+    mail.send("bob@x.test")
+    db = mail.db
+    db(db.mailqueue_content.message_ref == 1).delete()
+    db.commit()
+    counts = mail.process_queue()
+    assert (counts["failed"], counts["sent"]) == (1, 1)
+    assert "damaged" in rows(mail, "message")[0]["error"]
+
+
+class Strange(Transport):
+    """A transport of somebody else that raises what it likes."""
+
+    name = "strange://"
+
+    def __init__(self, raises: BaseException | None, answers: list[Answer] | None = None):
+        self.raises, self.answers = raises, answers
+
+    def settings(self) -> tuple[object, ...]:
+        return ()
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def deliver(self, sender: str, recipients: Any, mime: bytes, **_: Any) -> list[Answer]:
+        if "bad@x.test" in recipients and self.raises:
+            raise self.raises
+        return [Answer(r, None) for r in recipients] if self.answers is None else self.answers
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyError("x"), MemoryError(), AssertionError()])
+def test_whatever_a_transport_raises_only_its_message_waits(
+    mail: QueuedMailer, error: Exception
+) -> None:
+    mail.site.make_transport = lambda: Strange(error)
+    for address in ("bad@x.test", "ann@x.test", "bob@x.test"):
+        mail.send(address)
+    counts = mail.process_queue()
+    assert (counts["deferred"], counts["sent"]) == (1, 2)
+    assert open_causes(mail) == ["unknown-exception"]
+    mail.site.make_transport = lambda: Strange(None)
+    mail.site.clock.advance(100)
+    assert mail.process_queue()["sent"] == 1
+    assert open_causes(mail) == []
+
+
+def test_a_transport_that_forgets_a_recipient_does_not_stop_the_queue(mail: QueuedMailer) -> None:
+    mail.site.make_transport = lambda: Strange(None, answers=[])
+    mail.send("ann@x.test")
+    assert mail.process_queue()["deferred"] == 1
+
+
+def test_an_exit_is_not_swallowed_and_leaves_the_message_to_be_recovered(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    mail.send("bad@x.test")
+    working = mail.site.make_transport
+    mail.site.make_transport = lambda: Strange(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        mail.process_queue()
+    assert statuses(mail) == ["sending"]
+    mail.site.make_transport = working
+    assert mail.process_queue()["sent"] == 1
+    assert rows(mail, "message")[0]["attempts"] == 1
+    assert rows(mail, "worker") == []
+    assert list(Path(mail.site.journals).iterdir()) == []
+
+
+def test_nothing_is_open_in_the_database_while_the_transport_works(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    from mailqueue import database
+
+    seen = []
+
+    class Looking(Strange):
+        def open(self) -> None:
+            seen.append(database.in_transaction(mail.db))
+
+        def deliver(self, *arguments: Any, **keywords: Any) -> list[Answer]:
+            seen.append(database.in_transaction(mail.db))
+            return super().deliver(*arguments, **keywords)
+
+    mail.site.make_transport = lambda: Looking(None)
+    mail.send("ann@x.test")
+    mail.send("bob@x.test")
+    assert mail.process_queue()["sent"] == 2
+    assert seen
+    assert not any(seen)
+
+
+def test_no_further_message_is_begun_after_the_time_given(
+    mail: QueuedMailer, clock: Clock
+) -> None:
+    mail.send("ann@x.test")
+    assert not any(mail.process_queue(until=clock.now).values())
+    assert mail.process_queue(until=clock.now + 1)["sent"] == 1
+
+
+def test_auths_mail_overtakes_a_batch(mail: QueuedMailer, smtp: ScriptedServer) -> None:
+    mail.send("bulk@x.test", priority=2)
+    mail.send("site@x.test")
+    mail.send("auth@x.test", priority=0)
+    mail.process_queue()
+    assert [m.rcpt_tos[0] for m in smtp.messages] == ["auth@x.test", "site@x.test", "bulk@x.test"]
+
+
+def test_hundreds_of_recipients_go_out_in_portions_each_once(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    addresses = [f"user{number}@x.test" for number in range(250)]
+    mail.send(addresses)
+    mail.process_queue()
+    assert statuses(mail) == ["sent"]
+    assert sorted(a for m in smtp.messages for a in m.rcpt_tos) == sorted(addresses)
+    assert max(len(m.rcpt_tos) for m in smtp.messages) == 100
+
+
+def test_too_many_recipients_are_split_and_the_rest_follows_at_once(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    taken: list[Any] = []
+
+    def only_two(session: Any, line: Any) -> Reply | None:
+        taken.append(line)
+        return Reply(452, "4.5.3 too many recipients") if len(taken) > 2 else None
+
+    smtp.script["mail"] = lambda session, line: taken.clear()
+    smtp.script["rcpt"] = only_two
+    mail.send([f"user{number}@x.test" for number in range(5)])
+    mail.process_queue()
+    assert statuses(mail) == ["sent"]
+    assert sorted(a for m in smtp.messages for a in m.rcpt_tos) == [f"user{n}@x.test" for n in range(5)]
+
+
+def test_a_hanging_server_is_left_after_the_time_that_is_set(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    smtp.script["rcpt"] = {"slow@x.test": Hang()}
+    mail.settings.timeout = 0.2
+    mail.send("slow@x.test")
+    mail.send("ann@x.test")
+    counts = mail.process_queue()
+    assert (counts["deferred"], counts["sent"]) == (1, 1)
+
+
+def test_the_content_of_what_was_sent_is_deleted_when_its_time_is_over(
+    mail: QueuedMailer, clock: Clock
+) -> None:
+    mail.send("ann@x.test")
+    mail.process_queue()
+    clock.advance(8 * DAY)
+    mail.process_queue()
+    assert rows(mail, "content") == []
+    assert statuses(mail) == ["sent"]
+    clock.advance(180 * DAY)
+    mail.process_queue()
+    assert [rows(mail, table) for table in ("message", "recipient", "attempt")] == [[], [], []]
+
+
+def test_a_worker_that_lost_its_lease_sends_no_more(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "LEASE", 0.0)  # every message asks the database
+    for number in range(3):
+        mail.send(f"user{number}@x.test")
+
+    class Robbed(Strange):
+        def deliver(self, *arguments: Any, **keywords: Any) -> list[Answer]:
+            mail.db(mail.db.mailqueue_worker.id > 0).delete()  # somebody declared us dead
+            mail.db.commit()
+            return super().deliver(*arguments, **keywords)
+
+    mail.site.make_transport = lambda: Robbed(None)
+    counts = mail.process_queue()
+    assert counts["sent"] + counts["queued"] == 3
+    assert counts["sent"] <= 1
+    assert worker.BATCH >= 3
