@@ -288,7 +288,9 @@ class AdminPages:
 
     def answer(self, row: dict[str, Any]) -> str:
         """What the mail server said of a recipient: code, enhanced code, its own words."""
-        return " ".join(str(row[name]) for name in ("code", "enhanced", "reply") if row[name])
+        reply, enhanced = row["reply"] or "", row["enhanced"] or ""
+        said = (row["code"], "" if reply.startswith(enhanced) else enhanced, reply)
+        return " ".join(str(part) for part in said if part)
 
     def kilobytes(self, size: int | None) -> str:
         """A size in bytes as people read it."""
