@@ -69,9 +69,7 @@ def _wrong_password(stack: ExitStack, good: ScriptedServer, certificates: Certif
     return Case(_settings(good.port, SMTP_LOGIN="site:wrong"), "auth-rejected", _settings(good.port))
 
 
-def _unverifiable_certificate(
-    stack: ExitStack, good: ScriptedServer, certificates: Certificates
-) -> Case:
+def _unverifiable_certificate(stack: ExitStack, good: ScriptedServer, certificates: Certificates) -> Case:
     bad = _login_server(stack, certificates, "self_signed")
     return Case(_settings(bad.port), "certificate", _settings(good.port))
 
@@ -138,9 +136,7 @@ def test_registration_succeeds_and_the_mail_arrives_once_it_can(
     certificates: Certificates,
 ) -> None:
     case = make_case(stack, good, certificates)
-    site = make_site(
-        tmp_path, settings={**case.settings, "USE_SCHEDULER": True}, extra_common=SCHEDULED
-    )
+    site = make_site(tmp_path, settings={**case.settings, "USE_SCHEDULER": True}, extra_common=SCHEDULED)
     served = site.serve(SSL_CERT_FILE=str(certificates.ca_file))
     with served:
         _register_both_ways(served)

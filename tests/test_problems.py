@@ -26,7 +26,9 @@ def db(db_uri: str, tmp_path: Path) -> Iterator[Any]:
 
 
 def entries(db: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = db(db.mailqueue_problem.id > 0).select(orderby=db.mailqueue_problem.id).as_list()
+    found: list[dict[str, Any]] = (
+        db(db.mailqueue_problem.id > 0).select(orderby=db.mailqueue_problem.id).as_list()
+    )
     db.commit()
     return found
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, RetryPolicy, outbox, worker
+from mailqueue import QueuedMailer, RetryPolicy, outbox
+from mailqueue.database import own_transaction
 from mailqueue.transports.base import Answer, Transport
 from support.certificates import Certificates
 from support.mail import START, Clock, make_mail, open_causes, rows, statuses, to_server
-from support.smtp_faults import Close, Hang, Reply
+from support.smtp_faults import Close, Hang, Reply, nth
 from support.smtp_server import ScriptedServer, refused_port
 
 DAY = 86400.0
@@ -339,9 +341,7 @@ class Strange(Transport):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyError("x"), MemoryError(), AssertionError()])
-def test_whatever_a_transport_raises_only_its_message_waits(
-    mail: QueuedMailer, error: Exception
-) -> None:
+def test_whatever_a_transport_raises_only_its_message_waits(mail: QueuedMailer, error: Exception) -> None:
     mail.site.make_transport = lambda: Strange(error)
     for address in ("bad@x.test", "ann@x.test", "bob@x.test"):
         mail.send(address)
@@ -399,9 +399,7 @@ def test_nothing_is_open_in_the_database_while_the_transport_works(
     assert not any(seen)
 
 
-def test_no_further_message_is_begun_after_the_time_given(
-    mail: QueuedMailer, clock: Clock
-) -> None:
+def test_no_further_message_is_begun_after_the_time_given(mail: QueuedMailer, clock: Clock) -> None:
     mail.send("ann@x.test")
     assert not any(mail.process_queue(until=clock.now).values())
     assert mail.process_queue(until=clock.now + 1)["sent"] == 1
@@ -471,18 +469,57 @@ def test_the_content_of_what_was_sent_is_deleted_when_its_time_is_over(
 def test_a_worker_that_lost_its_lease_sends_no_more(
     mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "LEASE", 0.0)  # every message asks the database
     for number in range(3):
         mail.send(f"user{number}@x.test")
 
     class Robbed(Strange):
         def deliver(self, *arguments: Any, **keywords: Any) -> list[Answer]:
-            mail.db(mail.db.mailqueue_worker.id > 0).delete()  # somebody declared us dead
-            mail.db.commit()
+            with own_transaction(mail.db):
+                mail.db(mail.db.mailqueue_worker.id > 0).delete()  # somebody declared us dead
+            monkeypatch.setattr(outbox, "LEASE", 0.0)  # a long time has gone by
             return super().deliver(*arguments, **keywords)
 
     mail.site.make_transport = lambda: Robbed(None)
-    counts = mail.process_queue()
-    assert counts["sent"] + counts["queued"] == 3
-    assert counts["sent"] <= 1
-    assert worker.BATCH >= 3
+    assert mail.process_queue()["sent"] == 1
+    assert statuses(mail) == ["sent", "queued", "queued"]
+
+
+def test_a_long_queue_goes_out_over_several_connections_each_message_once(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    addresses = [f"user{number}@x.test" for number in range(120)]
+    for address in addresses:
+        mail.send(address)
+    assert mail.process_queue()["sent"] == 120
+    assert sorted(m.rcpt_tos[0] for m in smtp.messages) == sorted(addresses)
+    assert 1 < smtp.connections <= 4
+
+
+def test_a_server_that_takes_one_connection_only_is_not_paused_for_it(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    smtp.script["banner"] = nth(Reply(421, "4.7.0 too many connections"), 2, 3, 4)
+    for number in range(60):
+        mail.send(f"user{number}@x.test")
+    assert mail.process_queue()["sent"] == 60
+    assert [row["attempts"] for row in rows(mail, "message")] == [1] * 60
+    assert open_causes(mail) == []
+
+
+def test_a_stop_finishes_what_is_at_hand_and_gives_the_rest_back(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    stop = threading.Event()
+
+    class Stopping(Strange):
+        def deliver(self, *arguments: Any, **keywords: Any) -> list[Answer]:
+            stop.set()
+            return super().deliver(*arguments, **keywords)
+
+    mail.site.make_transport = lambda: Stopping(None)
+    for number in range(5):
+        mail.send(f"user{number}@x.test")
+    counts = mail.process_queue(stop=stop)
+    assert 1 <= counts["sent"] <= 2
+    assert statuses(mail).count("queued") == 5 - counts["sent"]
+    assert rows(mail, "worker") == []

@@ -17,6 +17,7 @@ import smtplib
 import socket
 import ssl
 import unicodedata
+from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -67,6 +68,9 @@ RULES: Final[dict[str, Rule]] = {
     "example-sender": Rule(CONFIGURATION),
     "unknown-server": Rule(CONFIGURATION),
     "bad-server-address": Rule(CONFIGURATION),
+    "bad-login": Rule(CONFIGURATION),
+    "bad-sender": Rule(CONFIGURATION),
+    "bad-ca-file": Rule(CONFIGURATION),
     # the way to the server
     "name-lookup-failed": Rule(TRANSIENT),
     "name-not-known": Rule(TRANSIENT, persistent=True),
@@ -212,7 +216,7 @@ class SiteFault(MailQueueError):
     """A configuration fault that was found before anything was sent.
 
     Args:
-        rule: "no-server", "no-sender", "example-sender", "bad-server-address" or "unknown-server".
+        rule: what is wrong: "no-server", "bad-server-address", "no-sender", "bad-ca-file" and so on.
         text: what is wrong, without secrets.
     """
 
@@ -454,11 +458,11 @@ class ExceptionRow:
     """How an exception is recognised: by its type, the stage, and a look at it if needed."""
 
     rule: str
-    types: tuple[type[Exception], ...]
+    types: tuple[type[BaseException], ...]
     stages: frozenset[str] | None = None
     when: Callable[[Any], bool] | None = None
 
-    def fits(self, stage: str, error: Exception) -> bool:
+    def fits(self, stage: str, error: BaseException) -> bool:
         """Whether this row speaks of such an exception at such a stage."""
         return (
             isinstance(error, self.types)
@@ -476,7 +480,7 @@ _WAY: Final = frozenset({CONFIG, CONNECT})
 # smtplib's exceptions are OSErrors, and SSLCertVerificationError is a ValueError too: the order matters.
 EXCEPTION_ROWS: Final = (
     ExceptionRow("no-reply-to-dot", (OSError, EOFError), frozenset({DOT})),
-    ExceptionRow("unknown-exception-after-dot", (Exception,), frozenset({DOT})),
+    ExceptionRow("unknown-exception-after-dot", (BaseException,), frozenset({DOT})),
     ExceptionRow("starttls-not-offered", (NotOffered,), when=lambda error: error.extension == "STARTTLS"),
     ExceptionRow("auth-not-offered", (NotOffered,), when=lambda error: error.extension == "AUTH"),
     ExceptionRow("smtputf8-not-offered", (NotOffered,), when=lambda error: error.extension == "SMTPUTF8"),
@@ -491,7 +495,7 @@ EXCEPTION_ROWS: Final = (
         lambda error: type(error) is smtplib.SMTPException,
     ),
     ExceptionRow("message-not-encodable", (UnicodeError,), frozenset({BUILD, DATA})),
-    ExceptionRow("message-not-built", (Exception,), frozenset({BUILD})),
+    ExceptionRow("message-not-built", (BaseException,), frozenset({BUILD})),
     ExceptionRow("certificate", (ssl.SSLCertVerificationError,)),
     ExceptionRow(
         "not-tls", (ssl.SSLError,), when=lambda error: getattr(error, "reason", "") == "WRONG_VERSION_NUMBER"
@@ -514,8 +518,11 @@ EXCEPTION_ROWS: Final = (
     ExceptionRow("sender-not-ascii", (UnicodeError,), frozenset({MAIL})),
     ExceptionRow("recipient-not-ascii", (UnicodeError,), frozenset({RCPT})),
     ExceptionRow("message-not-built", (ValueError,), _COMMAND_STAGES),
-    ExceptionRow("unknown-exception", (Exception,)),
+    ExceptionRow("unknown-exception", (BaseException,)),
 )
+
+# The process, the thread or the task is to end. Any other BaseException is just a library's odd taste.
+EXITS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError)
 
 
 def classify_exception(stage: str, error: BaseException) -> Failure:
@@ -530,10 +537,18 @@ def classify_exception(stage: str, error: BaseException) -> Failure:
         reply is what the reply is.
 
     Raises:
-        BaseException: `error` itself, if it is no Exception: the process or the task is to end.
+        BaseException: `error` itself, if it is one of EXITS.
     """
-    if not isinstance(error, Exception):
+    if isinstance(error, EXITS):
         raise error
+    try:
+        return _classified(stage, error)
+    except Exception:  # noqa: BLE001 - an exception whose own text or attributes fail
+        rule = "unknown-exception-after-dot" if stage == DOT else "unknown-exception"
+        return _failure(rule, stage, type(error).__name__)
+
+
+def _classified(stage: str, error: BaseException) -> Failure:
     if isinstance(error, DeliveryError):
         return error.failure
     if isinstance(error, SiteFault):
@@ -566,7 +581,7 @@ def _decoded(text: bytes | str) -> str:
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
 
 
-def _words_of(rule: str, error: Exception) -> str:
+def _words_of(rule: str, error: BaseException) -> str:
     # str() of a UnicodeError shows the character that would not go: one of the password's, at AUTH
     if isinstance(error, UnicodeError):
         return f"{type(error).__name__}: a character that cannot be written here"

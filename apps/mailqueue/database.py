@@ -7,6 +7,7 @@ file is about not doing the one thing where the other is right.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from pydal._globals import THREAD_LOCAL
 SQLITE = "sqlite"
 POSTGRES = "postgres"
 MYSQL = "mysql"
+
+_numbers = itertools.count()
 
 
 def engine(db: Any) -> str:
@@ -56,6 +59,26 @@ def in_transaction(db: Any) -> bool:
     return True
 
 
+def speak_four_bytes(db: Any) -> None:
+    """Have every connection of a DAL to MySQL carry all of Unicode.
+
+    pydal's own default is `utf8`, MySQL's name for three bytes of it: an emoji would arrive as
+    question marks, in an address too.
+    """
+    if engine(db) != MYSQL:
+        return
+    before = db._adapter._after_connection
+
+    def after_connection(adapter: Any) -> None:
+        if callable(before):
+            before(adapter)
+        adapter.execute("SET NAMES utf8mb4")
+
+    db._adapter._after_connection = after_connection
+    if has_connection(db):
+        db.executesql("SET NAMES utf8mb4")
+
+
 @contextmanager
 def own_transaction(db: Any) -> Iterator[None]:
     """Run the block in a transaction of its own: committed at its end, rolled back on an exception.
@@ -78,7 +101,7 @@ def own_transaction(db: Any) -> Iterator[None]:
 
 
 @contextmanager
-def savepoint(db: Any, name: str = "mailqueue") -> Iterator[None]:
+def savepoint(db: Any) -> Iterator[None]:
     """Run the block so that a failing statement in it does not spoil the transaction around it.
 
     PostgreSQL refuses every statement after a failed one until the transaction ends; with a
@@ -89,6 +112,7 @@ def savepoint(db: Any, name: str = "mailqueue") -> Iterator[None]:
         return
     if engine(db) == SQLITE and not in_transaction(db):
         db.executesql("BEGIN")  # sqlite3 opens none for SAVEPOINT, and RELEASE would then commit
+    name = f"mailqueue_{next(_numbers)}"  # on MySQL one in another with the same name replaces it
     db.executesql(f"SAVEPOINT {name}")
     try:
         yield

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 
 from . import words
-from .classify import classify_exception
+from .classify import SiteFault, classify_exception
 from .compose import Envelope, parse_address, with_sender
+from .errors import BadAddress
 from .transports.base import Answer, Transport
+
+logger = logging.getLogger("mailqueue")
 
 
 def hand_over(
@@ -30,22 +34,64 @@ def hand_over(
         One answer for each recipient, in their order.
 
     Raises:
-        BaseException: an exit (KeyboardInterrupt and its like); nothing else.
+        BaseException: an exit (classify.EXITS); nothing else.
     """
     addresses = [address for _, address in envelope.recipients]
-    transport.stage = words.MAIL
+
+    def mark_dot(accepted: list[str]) -> None:
+        before_dot(accepted)
+        transport.stage = words.DOT
+
     try:
-        sender = envelope.sender or (parse_address(site_sender).spec if site_sender else "")
+        transport.stage = words.BUILD
+        sender = envelope.sender or _spec_of(site_sender)
+        whole = with_sender(mime, site_sender) if site_sender else mime
+        transport.stage = words.MAIL
         answers = transport.deliver(
             sender,
             addresses,
-            with_sender(mime, site_sender) if site_sender else mime,
+            whole,
             smtputf8=envelope.smtputf8 or not sender.isascii(),
-            before_dot=before_dot,
+            before_dot=mark_dot,
         )
-        by_address = {answer.recipient: answer for answer in answers}
-        return [by_address[address] for address in addresses]
+        return _one_each(addresses, answers, transport.stage)
     except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
-        failure = classify_exception(transport.stage, error)
-        transport.close()
+        stage = transport.stage
+        close(transport)
+        failure = classify_exception(stage, error)
         return [Answer.refused(address, failure) for address in addresses]
+
+
+def close(transport: Transport) -> None:
+    """Close a transport, even one that breaks its promise not to raise then."""
+    try:
+        transport.close()
+    except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
+        failure = classify_exception(words.QUIT, error)
+        logger.warning("%s could not be closed: %s", type(transport).__name__, failure.text)
+
+
+def _spec_of(site_sender: str | None) -> str:
+    try:
+        return parse_address(site_sender).spec if site_sender else ""
+    except BadAddress as error:
+        raise SiteFault("bad-sender", str(error)) from error
+
+
+def _one_each(addresses: list[str], answers: Iterable[Answer], stage: str) -> list[Answer]:
+    """The answers in the order of the addresses.
+
+    An address without an answer was not delivered, as far as anybody knows at that stage. Where one
+    answer says yes and another no, nobody knows at all.
+    """
+    given: dict[str, list[Answer]] = {address: [] for address in addresses}
+    for answer in answers:
+        given.get(answer.recipient, []).append(answer)
+    return [_only(address, given[address], stage) for address in addresses]
+
+
+def _only(address: str, answers: list[Answer], stage: str) -> Answer:
+    if len({answer.failure is None for answer in answers}) == 1:
+        return answers[0]
+    fault = LookupError("the transport gave " + ("answers that disagree" if answers else "no answer"))
+    return Answer.refused(address, classify_exception(words.DOT if answers else stage, fault))

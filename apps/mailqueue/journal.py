@@ -8,9 +8,13 @@ as its worker lives: on the same host, a lock that can be had proves that the wo
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import json
 import os
 import secrets
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -19,9 +23,11 @@ from pydal.contrib import portalocker
 
 from .outbox import Evidence, Finished, Outcome
 
+LARGEST = 1024 * 1024  # octets of a journal before it is written anew
+
 
 class Journal:
-    """The record of one worker.
+    """The record of one worker. Its connections may write to it from their threads.
 
     Args:
         folder: where the journals of this host lie; made if missing.
@@ -34,20 +40,29 @@ class Journal:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.token = secrets.token_hex(16)
         self.path = os.path.join(folder, f"{self.token}.journal")
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - it lives as long as the worker
-        portalocker.lock(self._file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+        self._guard = threading.Lock()
+        self._facts: dict[int, list[bytes]] = {}  # of messages that are not committed yet
+        self._file = _open_locked(self.path)
 
     def dot(self, message_id: int, recipient_ids: Iterable[int]) -> None:
         """Record that the final dot of a message to these recipients is about to be sent."""
-        self._append({"dot": message_id, "recipients": list(recipient_ids)})
+        self._append(message_id, {"dot": message_id, "recipients": list(recipient_ids)})
 
     def answered(self, result: Finished) -> None:
         """Record what a hand-over brought, before it is in the database."""
-        self._append({"answered": asdict(result)})
+        self._append(result.message_id, {"answered": asdict(result)})
 
-    def committed(self) -> None:
-        """Forget everything: the database has it."""
-        self._file.truncate(0)
+    def released(self, message_id: int) -> None:
+        """Record that a message was surely not sent, and goes back as it was."""
+        self._append(message_id, {"released": message_id})
+
+    def committed(self, message_ids: Iterable[int]) -> None:
+        """Forget what the database has; now and then the file is written anew without it."""
+        with self._guard:
+            for message_id in message_ids:
+                self._facts.pop(message_id, None)
+            if self._file.tell() > LARGEST:
+                self._rewrite()
 
     def close(self) -> None:
         """Remove the record of a worker that ends in good order."""
@@ -58,25 +73,43 @@ class Journal:
         """Let go of it without removing it: whoever recovers this worker's claims needs it."""
         self._file.close()
 
-    def _append(self, fact: dict[str, Any]) -> None:
-        self._file.write(json.dumps(fact, ensure_ascii=True).encode("ascii") + b"\n")
+    def _append(self, message_id: int, fact: dict[str, Any]) -> None:
+        line = json.dumps(fact, ensure_ascii=True).encode("ascii") + b"\n"
+        with self._guard:
+            self._file.write(line)
+            self._facts.setdefault(message_id, []).append(line)
+
+    def _rewrite(self) -> None:
+        """Replace the file in one step, so that a kill at any moment finds the one or the other."""
+        following = _open_locked(self.path + ".new")
+        following.write(b"".join(line for lines in self._facts.values() for line in lines))
+        os.replace(self.path + ".new", self.path)
+        self._file.close()
+        self._file = following
+
+
+def _open_locked(path: str) -> io.FileIO:
+    file = open(path, "ab", buffering=0)  # noqa: SIM115 - it lives as long as the worker
+    portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+    return file
 
 
 def owner_is_gone(path: str) -> bool:
     """Whether the worker of this journal is seen to be gone; False where that cannot be told."""
-    if not os.path.exists(path):
-        return False
-    with open(path, "ab") as file:
-        try:
+    try:
+        with open(path, "r+b") as file:
             portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-        except OSError:
-            return False
-        portalocker.unlock(file)
+            portalocker.unlock(file)
+    except OSError:  # not there, not ours to open, or locked
+        return False
     return True
 
 
 def read(path: str) -> Evidence | None:
-    """What the journal of a dead worker tells; None where it is out of reach (another host)."""
+    """What the journal of a dead worker tells; None where it is out of reach (another host).
+
+    A damaged line may have been any message's: what the others tell stands, but they are not all.
+    """
     try:
         with open(path, "rb") as file:
             lines = file.read().split(b"\n")
@@ -84,20 +117,30 @@ def read(path: str) -> Evidence | None:
         return None
     started: dict[int, list[int]] = {}
     answered: list[Finished] = []
+    complete = True
     for line in filter(None, lines[:-1]):  # the last piece is empty, or cut off by the kill
-        fact = json.loads(line)
-        if "dot" in fact:
-            started[fact["dot"]] = fact["recipients"]
-        else:
-            result = _finished(fact["answered"])
-            started.pop(result.message_id, None)
-            answered.append(result)
-    return Evidence(started, answered)
+        try:
+            _take_in(json.loads(line), started, answered)
+        except (ValueError, TypeError, KeyError):
+            complete = False
+    return Evidence(started, answered, complete)
+
+
+def _take_in(fact: dict[str, Any], started: dict[int, list[int]], answered: list[Finished]) -> None:
+    if "dot" in fact:
+        started.setdefault(int(fact["dot"]), []).extend(fact["recipients"])
+        return
+    if "released" in fact:
+        started.pop(int(fact["released"]), None)
+        return
+    result = _finished(fact["answered"])
+    started.pop(result.message_id, None)
+    answered.append(result)
 
 
 def discard(path: str) -> None:
     """Remove the journal of a worker that was recovered."""
-    if os.path.exists(path):
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 

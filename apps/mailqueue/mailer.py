@@ -25,7 +25,8 @@ from .tables import define_tables
 from .transports.base import Answer, Transport
 from .transports.capture import Captured
 from .transports.configured import transport_for
-from .worker import Site, drain
+from .site import Site
+from .worker import drain
 
 logger = logging.getLogger("mailqueue")
 
@@ -48,6 +49,7 @@ class MailQueue:
         retry: RetryPolicy | None = None,
         retention: Retention | None = None,
         journals: str | None = None,
+        connections: int = 4,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
@@ -68,6 +70,7 @@ class MailQueue:
             journals=journals or _journal_folder(db),
             policy=retry or RetryPolicy(),
             retention=retention or Retention(),
+            connections=connections,
             clock=clock,
             rng=rng or random.Random(),  # noqa: S311 - jitter, nothing secret
         )
@@ -124,17 +127,20 @@ class MailQueue:
     def wake(self) -> None:
         """Hint to whoever sends that there is something to do."""
 
-    def process_queue(self, until: float | None = None) -> dict[str, int]:
+    def process_queue(
+        self, until: float | None = None, stop: threading.Event | None = None
+    ) -> dict[str, int]:
         """Send everything that is due. Commits on the site's DAL: not for the middle of a request.
 
         Args:
             until: epoch seconds after which no further message is begun.
+            stop: when it is set, the messages at hand are finished and the rest is given back.
 
         Returns:
             How many messages came to which status: "sent", "deferred", "failed", "in_doubt", and
             "queued" for those given back untried.
         """
-        return drain(self.site, until=until)
+        return drain(self.site, until=until, stop=stop)
 
     def counts(self) -> dict[str, int]:
         """How many messages there are in each status."""
@@ -189,7 +195,7 @@ class MailQueue:
         Never raises: what cannot be entered is logged.
         """
         try:
-            with self.transaction():
+            with self.transaction(), database.savepoint(self.db):
                 problem = problems.report(self.db, failure, transport, self.site.clock())
         except Exception:
             logger.exception("the problem log could not be written: %s", failure.text)

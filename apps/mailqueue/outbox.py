@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import words
+from . import database, words
 from .compose import Composed
 from .tables import ATTEMPT, CONTENT, MESSAGE, RECIPIENT, WORKER
 
@@ -22,7 +22,7 @@ CHUNK = 512 * 1024
 # Recipients handed over in one SMTP transaction: what every server must take (RFC 5321, 4.5.3.1.8).
 RECIPIENTS_AT_ONCE = 100
 # Seconds without a heartbeat after which a worker counts as dead.
-LEASE = 60.0
+LEASE = 45.0
 
 # From which statuses a recipient may come to each status.
 _SOURCES = {
@@ -113,10 +113,15 @@ class Evidence:
     Args:
         started: message -> recipients whose final dot was sent and not answered.
         answered: hand-overs that were answered and may not have been written down.
+        complete: whether that is all; otherwise anything else it claimed may have been sent too.
     """
 
     started: dict[int, list[int]]
     answered: list[Finished]
+    complete: bool = True
+
+
+NO_EVIDENCE = Evidence({}, [], complete=False)
 
 
 # --- in the caller's transaction -------------------------------------------------------------
@@ -134,24 +139,29 @@ def enqueue(db: Any, composed: Composed, *, now: float, priority: int, category:
 
     Returns:
         The message's id.
+
+    Raises:
+        ValueError: there is no such priority; nobody would claim the message.
     """
+    if priority not in words.PRIORITIES:
+        raise ValueError(f"priority is {priority!r}, expected one of {words.PRIORITIES}")
     recipients = composed.envelope.recipients
-    message_id = int(
-        db[MESSAGE].insert(
-            status=words.QUEUED,
-            priority=priority,
-            due=now,
-            category=category,
-            sender=composed.envelope.sender,
-            subject=composed.subject[:255],
-            message_uid=composed.message_id[:255],
-            smtputf8=composed.envelope.smtputf8,
-            byte_size=len(composed.mime),
-            recipients=len(recipients),
-            attempts=0,
-            created_on=now,
-        )
+    own = _fitting(
+        db[MESSAGE],
+        status=words.QUEUED,
+        priority=priority,
+        due=now,
+        category=category,
+        sender=composed.envelope.sender,
+        subject=composed.subject,
+        message_uid=composed.message_id,
+        smtputf8=composed.envelope.smtputf8,
+        byte_size=len(composed.mime),
+        recipients=len(recipients),
+        attempts=0,
+        created_on=now,
     )
+    message_id = int(db[MESSAGE].insert(**own))
     for number, chunk in enumerate(_chunks(composed.mime)):
         db[CONTENT].insert(message_ref=message_id, chunk_no=number, mime=chunk)
     for kind, address in recipients:
@@ -173,20 +183,37 @@ def _chunks(mime: bytes) -> Iterator[str]:
         yield text[start : start + CHUNK]
 
 
+def _fitting(table: Any, **values: Any) -> dict[str, Any]:
+    """The values, texts cut to the length of their columns and without what a database refuses.
+
+    PostgreSQL refuses a text that is too long, NUL and lone surrogates, and with them the whole
+    transaction. What a server or somebody else's transport says must not have that power.
+    """
+    return {
+        name: _storable(value)[: table[name].length] if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
 def retry(db: Any, message_id: int, now: float) -> bool:
     """Put every recipient that was not reached back into the queue, due at once.
 
     Returns:
         False where there is nothing to retry: sent to all, being sent, or its content is gone.
     """
-    if not has_content(db, message_id):
+    if not _hold(db, message_id):
         return False
     recipient = db[RECIPIENT]
     wanted = (recipient.message_ref == message_id) & recipient.status.belongs(_SOURCES[words.QUEUED])
-    if not _unclaimed(db, message_id):
-        return False
-    changed = db(wanted).update(status=words.QUEUED, due=now, changed_on=now)
-    _settle(db, message_id, now)
+    possible = has_content(db, message_id)
+    changed = possible and db(wanted).update(status=words.QUEUED, due=now, changed_on=now)
+    _let_go(db, message_id)
+    if changed:
+        _settle(db, message_id, now)
     return bool(changed)
 
 
@@ -198,18 +225,27 @@ def cancel(db: Any, message_id: int, now: float, retention: Retention) -> bool:
     """
     recipient = db[RECIPIENT]
     wanted = (recipient.message_ref == message_id) & recipient.status.belongs(_SOURCES[words.CANCELLED])
-    if not _unclaimed(db, message_id):
+    if not _hold(db, message_id):
         return False
     changed = db(wanted).update(status=words.CANCELLED, due=None, changed_on=now)
-    _settle(db, message_id, now, retention)
+    _let_go(db, message_id)
+    if changed:
+        _settle(db, message_id, now, retention)
     return bool(changed)
 
 
-def _unclaimed(db: Any, message_id: int) -> bool:
-    """Lock the message's row against a claim until the caller's transaction ends."""
+def _hold(db: Any, message_id: int) -> bool:
+    """Lock the message's row until the caller's transaction ends, unless a worker holds a claim.
+
+    A claim of the caller's own, since MySQL counts only rows that an update really changes.
+    """
     message = db[MESSAGE]
     free = (message.id == message_id) & (message.claim == None)  # noqa: E711 - pydal's IS NULL
-    return bool(db(free).update(due=None) == 1)
+    return bool(db(free).update(claim=secrets.token_hex(16)) == 1)
+
+
+def _let_go(db: Any, message_id: int) -> None:
+    db(db[MESSAGE].id == message_id).update(claim=None)
 
 
 def has_content(db: Any, message_id: int) -> bool:
@@ -231,9 +267,12 @@ def register_worker(db: Any, *, token: str, host_name: str, pid: int, journal: s
 
 def beat(db: Any, worker_id: int, now: float) -> bool:
     """Renew a worker's lease. Commits. False: it was declared dead, its claims are gone."""
-    alive = db(db[WORKER].id == worker_id).update(beat_on=now)
+    own = db(db[WORKER].id == worker_id)
+    own.update(beat_on=now)  # its count would be 0 on MySQL where the moment is the same
     db.commit()
-    return bool(alive)
+    alive = not own.isempty()
+    db.commit()
+    return alive
 
 
 def retire_worker(db: Any, worker_id: int) -> None:
@@ -257,20 +296,27 @@ def claim(db: Any, worker_id: int, *, limit: int, now: float) -> list[Claimed]:
     """Claim up to `limit` due messages for a worker, the most urgent first. Commits.
 
     Workers that claim at the same moment get different messages: the update takes a row only
-    while it is still due.
+    while it is still due. One that comes away with nothing looks again.
+
+    Returns:
+        The messages; none only where none is due.
     """
+    claimed: list[Claimed] = []
+    while not claimed and (ids := _due_ids(db, limit, now)):
+        db.commit()  # MySQL would show the recipients as they were when the ids were read
+        claimed = _take(db, worker_id, ids, now)
+    db.commit()
+    return claimed
+
+
+def _take(db: Any, worker_id: int, ids: list[int], now: float) -> list[Claimed]:
     message = db[MESSAGE]
-    ids = _due_ids(db, limit, now)
-    if not ids:
-        return []
     token = secrets.token_hex(16)
     taken = message.id.belongs(ids) & (message.due <= now)
     db(taken).update(status=words.SENDING, due=None, worker=worker_id, claim=token, claimed_on=now)
     rows = db(message.id.belongs(ids) & (message.claim == token)).select()
     order = {message_id: place for place, message_id in enumerate(ids)}
-    claimed = [_claimed(db, row, now) for row in sorted(rows, key=lambda row: order[row.id])]
-    db.commit()
-    return claimed
+    return [_claimed(db, row, now) for row in sorted(rows, key=lambda row: order[row.id])]
 
 
 def _due_ids(db: Any, limit: int, now: float) -> list[int]:
@@ -286,23 +332,28 @@ def _due_ids(db: Any, limit: int, now: float) -> list[int]:
 
 
 def _claimed(db: Any, row: Any, now: float) -> Claimed:
-    recipient = db[RECIPIENT]
-    to_try = (recipient.message_ref == row.id) & recipient.status.belongs(words.PENDING)
-    pending = db(to_try & (recipient.due <= now)).select(
-        recipient.id,
-        recipient.address,
-        recipient.attempts,
-        orderby=recipient.id,
-        limitby=(0, RECIPIENTS_AT_ONCE),
-    )
     return Claimed(
         id=row.id,
         token=row.claim,
         sender=row.sender,
         smtputf8=bool(row.smtputf8),
         tried_on=row.tried_on,
-        recipients=tuple(Pending(r.id, r.address, r.attempts) for r in pending),
+        recipients=tuple(_to_try(db, row.id, now)),
     )
+
+
+def _to_try(db: Any, message_id: int, claimed_on: float) -> Iterator[Pending]:
+    """The recipients that a claim made at this moment is for."""
+    recipient = db[RECIPIENT]
+    waiting = (recipient.message_ref == message_id) & recipient.status.belongs(words.PENDING)
+    rows = db(waiting & (recipient.due <= claimed_on)).select(
+        recipient.id,
+        recipient.address,
+        recipient.attempts,
+        orderby=recipient.id,
+        limitby=(0, RECIPIENTS_AT_ONCE),
+    )
+    return (Pending(row.id, row.address, row.attempts) for row in rows)
 
 
 def content(db: Any, message_id: int) -> bytes:
@@ -341,10 +392,10 @@ def _apply(db: Any, result: Finished, now: float) -> None:
     recipient = db[RECIPIENT]
     for outcome in result.outcomes:
         movable = (recipient.id == outcome.recipient_id) & recipient.status.belongs(_SOURCES[outcome.status])
-        db(movable).update(
+        change = _fitting(
+            recipient,
             status=outcome.status,
             due=outcome.due,
-            attempts=recipient.attempts + int(outcome.counts),
             failure_kind=outcome.failure_kind,
             code=outcome.code,
             enhanced=outcome.enhanced,
@@ -352,12 +403,14 @@ def _apply(db: Any, result: Finished, now: float) -> None:
             transport=result.transport,
             changed_on=now,
         )
-        if outcome.counts:
+        moved = db(movable).update(**change, attempts=recipient.attempts + int(outcome.counts))
+        if moved and outcome.counts:
             _note_attempt(db, result, outcome)
 
 
 def _note_attempt(db: Any, result: Finished, outcome: Outcome) -> None:
-    db[ATTEMPT].insert(
+    made = _fitting(
+        db[ATTEMPT],
         message_ref=result.message_id,
         recipient_ref=outcome.recipient_id,
         transport=result.transport,
@@ -371,6 +424,7 @@ def _note_attempt(db: Any, result: Finished, outcome: Outcome) -> None:
         started_on=result.started_on,
         duration=result.duration,
     )
+    db[ATTEMPT].insert(**made)
 
 
 def _settle(
@@ -383,8 +437,12 @@ def _settle(
     """Bring the message's own row in line with its recipients; nobody holds a claim on it."""
     recipient = db[RECIPIENT]
     earliest = recipient.due.min()
+    # MySQL shows the caller's transaction an older state than it changes, unless it is to lock it.
     rows = db(recipient.message_ref == message_id).select(
-        recipient.status, earliest, groupby=recipient.status
+        recipient.status,
+        earliest,
+        groupby=recipient.status,
+        for_update=database.engine(db) == database.MYSQL,
     )
     status = words.summarize(row[recipient.status] for row in rows)
     waiting = [row[earliest] for row in rows if row[recipient.status] in words.PENDING]
@@ -404,10 +462,13 @@ def _latest(db: Any, result: Finished) -> dict[str, Any]:
     message = db[MESSAGE]
     return {
         "tried_on": message.tried_on.coalesce(result.started_on) if spent else message.tried_on,
-        "transport": result.transport,
         "attempts": message.attempts + int(spent),
-        "failure_kind": failed.failure_kind if failed else None,
-        "error": failed.reply if failed else None,
+        **_fitting(
+            message,
+            transport=result.transport,
+            failure_kind=failed.failure_kind if failed else None,
+            error=failed.reply if failed else None,
+        ),
     }
 
 
@@ -422,21 +483,21 @@ def release(db: Any, claims: Iterable[Claimed], now: float) -> None:
 
 
 def kinds_waited_for(db: Any) -> set[str]:
-    """The failure kinds because of which messages wait. Looks at waiting messages only."""
-    message = db[MESSAGE]
-    rows = db((message.due != None) & (message.failure_kind != None)).select(  # noqa: E711
-        message.failure_kind, distinct=True
-    )
-    return {row.failure_kind for row in rows}
+    """The failure kinds because of which recipients wait. Looks at waiting messages only."""
+    message, recipient = db[MESSAGE], db[RECIPIENT]
+    waiting = (message.due != None) & (recipient.message_ref == message.id)  # noqa: E711
+    rows = db(waiting & recipient.status.belongs(words.PENDING)).select(recipient.failure_kind, distinct=True)
+    return {row.failure_kind for row in rows if row.failure_kind}
 
 
 def wake_held(db: Any, now: float) -> None:
     """Make due at once what waits because of a configuration fault. In the caller's transaction."""
     message, recipient = db[MESSAGE], db[RECIPIENT]
-    held = (message.due != None) & (message.failure_kind == words.CONFIGURATION)  # noqa: E711
-    ids = [row.id for row in db(held).select(message.id)]
-    waiting = recipient.message_ref.belongs(ids) & (recipient.failure_kind == words.CONFIGURATION)
-    db(waiting & recipient.status.belongs(words.PENDING)).update(due=now)
+    waiting = (message.due != None) & (recipient.message_ref == message.id)  # noqa: E711
+    held = waiting & recipient.status.belongs(words.PENDING) & (recipient.failure_kind == words.CONFIGURATION)
+    rows = db(held).select(recipient.id, recipient.message_ref)
+    db(recipient.id.belongs([row.id for row in rows])).update(due=now)
+    ids = {row.message_ref for row in rows}
     db(message.id.belongs(ids) & (message.due != None)).update(due=now)  # noqa: E711
 
 
@@ -465,7 +526,7 @@ def recover(
 
     Args:
         worker: its row, from dead_workers().
-        evidence: its journal; None where it is out of reach: then all it claimed is in doubt.
+        evidence: its journal; None where it is out of reach: then all it was to try is in doubt.
         now: epoch seconds.
         doubt_due: when to send again what is in doubt; None: when an administrator says so.
 
@@ -477,25 +538,30 @@ def recover(
         db.rollback()
         return 0
     rows = db(message.worker == worker.id).select(message.id, message.claim, message.claimed_on)
+    taken = 0
     for row in rows:
-        db(message.id == row.id).update(worker=None, claim=None, claimed_on=None)
+        held = (message.id == row.id) & (message.claim == row.claim)
+        if db(held).update(worker=None, claim=None, claimed_on=None) != 1:
+            continue  # it lives after all, and has finished this one just now
+        taken += 1
         changes: dict[str, Any] = {}
-        for result in _conclude(db, row, evidence, doubt_due):
+        for result in _conclude(db, row, evidence or NO_EVIDENCE, doubt_due):
             _apply(db, result, now)
             changes = _latest(db, result)
         _settle(db, row.id, now, retention, changes)
     db.commit()
-    return len(rows)
+    return taken
 
 
-def _conclude(db: Any, row: Any, evidence: Evidence | None, doubt_due: float | None) -> Iterator[Finished]:
-    recipient = db[RECIPIENT]
-    if evidence is None:
-        waiting = (recipient.message_ref == row.id) & recipient.status.belongs(words.PENDING)
-        doubtful = [r.id for r in db(waiting).select(recipient.id)]
-    else:
-        yield from (a for a in evidence.answered if a.message_id == row.id and a.token == row.claim)
-        doubtful = evidence.started.get(row.id, [])
+def _conclude(db: Any, row: Any, evidence: Evidence, doubt_due: float | None) -> Iterator[Finished]:
+    doubtful = evidence.started.get(row.id, [])
+    if not evidence.complete:
+        doubtful = [pending.id for pending in _to_try(db, row.id, row.claimed_on)]
+    answered = [
+        result for result in evidence.answered if (result.message_id, result.token) == (row.id, row.claim)
+    ]
+    yield from answered
+    known = {outcome.recipient_id for result in answered for outcome in result.outcomes}
     outcomes = tuple(
         Outcome(
             recipient_id=recipient_id,
@@ -506,6 +572,7 @@ def _conclude(db: Any, row: Any, evidence: Evidence | None, doubt_due: float | N
             reply="The worker died while the mail server's answer was awaited.",
         )
         for recipient_id in doubtful
+        if recipient_id not in known
     )
     if outcomes:
         yield Finished(row.id, row.claim, "", row.claimed_on, 0.0, outcomes)
@@ -524,14 +591,19 @@ def purge(db: Any, *, now: float, retention: Retention, limit: int = 200) -> int
     message, content_table = db[MESSAGE], db[CONTENT]
     rows = db(message.purge_on <= now).select(message.id, message.finished_on, limitby=(0, limit))
     with_content = content_table.message_ref.belongs([row.id for row in rows])
-    full = {row.message_ref for row in db(with_content).select(content_table.message_ref)}
-    for row in rows:
-        db(content_table.message_ref == row.id).delete()
-        if row.id in full:
-            db(message.id == row.id).update(purge_on=row.finished_on + retention.record)
-            continue
-        for table in (RECIPIENT, ATTEMPT):
-            db(db[table].message_ref == row.id).delete()
-        db(message.id == row.id).delete()
+    full = {row.message_ref for row in db(with_content).select(content_table.message_ref, distinct=True)}
     db.commit()
-    return len(rows)
+    purged = 0
+    for row in rows:
+        over = db((message.id == row.id) & (message.purge_on <= now))  # nobody is retrying it just now
+        if row.id in full:
+            later = max(row.finished_on + retention.record, now + 1.0)
+            gone, belonging = over.update(purge_on=later), [CONTENT]
+        else:
+            gone, belonging = over.delete(), [RECIPIENT, ATTEMPT]
+        if gone:
+            purged += 1
+            for table in belonging:
+                db(db[table].message_ref == row.id).delete()
+    db.commit()
+    return purged

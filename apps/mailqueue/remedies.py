@@ -49,6 +49,10 @@ _ADVICE = {
         "The address of the mail server cannot be right.",
         "Correct the server of the mailer (SMTP_SERVER in settings.py): host:port, the port a number.",
     ),
+    "bad-ca-file": Advice(
+        "The file of trusted certificates for the mail server cannot be read.",
+        "Set ca_file to a readable file in PEM format, or leave it out to trust the system's.",
+    ),
     "name-lookup-failed": Advice(
         "The name of the mail server cannot be looked up at the moment.",
         "If this lasts, check the name server (DNS) that this machine uses.",

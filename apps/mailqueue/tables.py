@@ -193,12 +193,14 @@ def define_tables(db: Any) -> None:
     Raises:
         TablesMissing: the tables are not there and the DAL was opened with migrate=False.
     """
-    if MESSAGE in db.tables:
+    if all(name in db.tables for name in TABLES):
         return
+    database.speak_four_bytes(db)
     may_create = bool(db._migrate and db._migrate_enabled)
-    with _one_process_at_a_time(db):
+    with _one_process_at_a_time(db), _no_common_fields(db):
         for name in TABLES:
-            _define(db, name, may_create)
+            if name not in db.tables:
+                _define(db, name, may_create)
         if may_create:
             _create_indexes(db)
     db.commit()
@@ -208,26 +210,33 @@ def _define(db: Any, name: str, may_create: bool) -> None:
     fields = _FIELDS[name]()
     options = {"plural": name.removeprefix("mailqueue_").capitalize() + "s"}
     if not may_create:
-        db.define_table(name, *fields, migrate=False, **options)
         if not _exists(db, name):
             raise TablesMissing(
                 f"The table {name} is not in the database, and this DAL was opened with migrate=False."
                 " Start the site once with migrate=True (DB_MIGRATE in settings.py), or run"
                 " mailqueue.define_tables(db) on a DAL that may migrate."
             )
+        _define_now(db, name, fields, migrate=False, **options)
         return
     try:
-        db.define_table(name, *fields, **options)
+        _define_now(db, name, fields, **options)
     except Exception:
         db.rollback()
+        if hasattr(db, name):
+            delattr(db, name)  # pydal leaves it half-defined
         if not _exists(db, name):
             raise
-        # Another host, with table files of its own, was first.
-        delattr(db, name)
-        db.define_table(name, *_FIELDS[name](), fake_migrate=True, **options)
+        # Another host, with table files of its own, was first: perhaps with older ones.
+        _note_columns(db, name)
+        _define_now(db, name, _FIELDS[name](), **options)
     if database.engine(db) == database.MYSQL:
         _use_four_byte_characters(db, name)
     db.commit()
+
+
+def _define_now(db: Any, name: str, fields: list[Any], **options: Any) -> None:
+    db.define_table(name, *fields, redefine=True, **options)
+    db[name]  # a DAL with lazy_tables does it only now
 
 
 def _exists(db: Any, name: str) -> bool:
@@ -238,6 +247,13 @@ def _exists(db: Any, name: str) -> bool:
         db.rollback()
         return False
     return True
+
+
+def _note_columns(db: Any, name: str) -> None:
+    """Have pydal's table file say what the table has, so that pydal adds what is missing."""
+    db.executesql(f"SELECT * FROM {name} WHERE 1=0")
+    columns = {column[0] for column in db._adapter.cursor.description}
+    _define_now(db, name, [f for f in _FIELDS[name]() if f.name in columns], fake_migrate=True)
 
 
 def _use_four_byte_characters(db: Any, name: str) -> None:
@@ -276,6 +292,16 @@ def _one_process_at_a_time(db: Any) -> Iterator[None]:
     db.commit()
     with _file_lock(db), _database_lock(db):
         yield
+
+
+@contextmanager
+def _no_common_fields(db: Any) -> Iterator[None]:
+    """What a host adds to all of its tables, such as Auth's signature, refers to tables of its own."""
+    common, db._common_fields = db._common_fields, []
+    try:
+        yield
+    finally:
+        db._common_fields = common
 
 
 @contextmanager

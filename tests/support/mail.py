@@ -43,9 +43,9 @@ def to_server(mail: QueuedMailer, server: Any) -> None:
 def rows(mail: QueuedMailer, table: str) -> list[dict[str, Any]]:
     """The rows of mailqueue_<table>, by id."""
     db = mail.db
-    found: list[dict[str, Any]] = db(db[f"mailqueue_{table}"].id > 0).select(
-        orderby=db[f"mailqueue_{table}"].id
-    ).as_list()
+    found: list[dict[str, Any]] = (
+        db(db[f"mailqueue_{table}"].id > 0).select(orderby=db[f"mailqueue_{table}"].id).as_list()
+    )
     db.commit()
     return found
 

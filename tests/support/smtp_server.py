@@ -131,7 +131,8 @@ class ScriptedServer:
         self.stop()
 
     def start(self) -> None:
-        self._listener = socket.create_server((self.host, self.port))
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, self.port), family=family)
         self.port = self._listener.getsockname()[1]
         self._running = True
         self._spawn(self._accept)

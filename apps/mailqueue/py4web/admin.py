@@ -218,9 +218,8 @@ class AdminPages:
         # Nor may a link in the mail lead the frame to another site.
         response.headers["Content-Security-Policy"] = "frame-src 'none'"
         response.headers["Referrer-Policy"] = "no-referrer"
-        readable = None
-        if message["has_content"]:
-            readable = _readable(outbox.content(self._mail.db, message_id))
+        mime = self._stored(message_id)
+        readable = _readable(mime) if mime is not None else None
         return {**self._state(), "message": message, "content": readable}
 
     def problems(self) -> dict[str, Any]:
@@ -236,6 +235,12 @@ class AdminPages:
         if message is None:
             raise HTTP(404, "There is no message with this number, or not any more.")
         return message
+
+    def _stored(self, message_id: int) -> bytes | None:
+        try:
+            return outbox.content(self._mail.db, message_id)
+        except ValueError:
+            return None  # purged, or damaged
 
     # --- verbs -----------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         retention: how long sent and failed messages are kept.
         journals: a folder on this host's disk for the workers' journals; beside the database's
             table files by default.
+        connections: how many connections to the mail server a worker opens at most; as many as the
+            waiting mail is worth.
         clock: the time, epoch seconds.
         rng: where the jitter of delays comes from.
 
@@ -66,10 +68,19 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         retry: RetryPolicy | None = None,
         retention: Retention | None = None,
         journals: str | None = None,
+        connections: int = 4,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ):
-        self.set_up_queue(db, retry=retry, retention=retention, journals=journals, clock=clock, rng=rng)
+        self.set_up_queue(
+            db,
+            retry=retry,
+            retention=retention,
+            journals=journals,
+            connections=connections,
+            clock=clock,
+            rng=rng,
+        )
         super().__init__(server=server, sender=sender, login=login, tls=tls, ssl=ssl)
         self.settings.timeout = None
         self.settings.ca_file = ca_file
@@ -257,17 +268,19 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
                 "This version of mailqueue neither signs nor encrypts: leave dkim and cipher_type unset."
             )
         text, html = _text_and_html(body, encoding)
+        if raw:
+            text, html = (html if text is None else text), None
         return {
             "to": to,
-            "subject": _text(subject, encoding),
+            "subject": "" if subject is None else _text(subject, encoding),
             "text": text,
-            "html": None if raw else html,
+            "html": html,
             "sender": sender,
             "from_address": from_address,
             "cc": cc,
             "bcc": bcc,
             "reply_to": reply_to,
-            "headers": headers,
+            "headers": _headers(headers, encoding),
             "attachments": [] if raw else _several(attachments),
             "list_unsubscribe": list_unsubscribe or self.settings.list_unsubscribe,
         }
@@ -289,22 +302,34 @@ _NEUTRAL = frozenset(inspect.signature(QueuedMailer._neutral).parameters) - {"se
 
 
 def _text_and_html(body: Any, encoding: str) -> tuple[str | None, str | None]:
-    """The two bodies, as the stock mailer tells them apart."""
-    text, html = body if isinstance(body, (list, tuple)) else (body, None)
+    """The two bodies, as the stock mailer tells them apart, which takes only <html>…</html> for HTML."""
+    bodies = body if isinstance(body, (list, tuple)) else (body, None)
+    if len(bodies) != 2:
+        raise BadMessage(f"body: expected text or (text, html), got {len(bodies)} bodies.")
+    text, html = bodies
     text = None if text is None else _text(text, encoding)
     html = None if html is None else _text(html, encoding)
     if text is None and html is not None and not html.lstrip().startswith("<"):
-        return html, None  # the stock mailer's rule: what is no HTML is text, wherever it stands
+        return html, None  # what is no HTML is text, wherever it stands
     return text, html
 
 
 def _text(value: Any, encoding: str) -> str:
-    if hasattr(value, "read"):
-        value = value.read()
     try:
+        if hasattr(value, "read"):
+            value = value.read()
         return value.decode(encoding) if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError as error:
-        raise BadMessage(f"This is not text in the encoding {encoding}: {error.reason}.") from error
+    except (OSError, ValueError, LookupError) as error:
+        raise BadMessage(f"This cannot be read as text in the encoding {encoding}: {error}") from error
+
+
+def _headers(headers: Any, encoding: str) -> dict[str, str]:
+    if headers and not isinstance(headers, Mapping):
+        raise BadMessage(f"headers: expected a dictionary, got {type(headers).__name__}.")
+    return {
+        name: _text(value, encoding) if isinstance(value, bytes) else value
+        for name, value in (headers or {}).items()
+    }
 
 
 def _several(attachments: Any) -> list[Any]:

@@ -45,15 +45,21 @@ class RequestTransaction:
         original = getattr(db, name)
 
         def watched(_db: Any, context: Any) -> Any:
-            try:
-                return original(context)
-            finally:
-                self._of_thread.active = begins
+            # What fails to begin is not ended by py4web either.
+            self._of_thread.active = False
+            answer = original(context)
+            self._of_thread.active = begins
+            return answer
 
         # A method, since py4web's debug mode asks it for its __self__.
         setattr(db, name, types.MethodType(watched, db))
 
 
 def called_by_auth() -> bool:
-    """Whether a method of py4web's Auth called the method that calls this."""
-    return isinstance(sys._getframe(2).f_locals.get("self"), Auth)
+    """Whether a method of py4web's Auth called the method that calls this, or a subclass's before it."""
+    frame: types.FrameType | None = sys._getframe(1)
+    mailer = caller = sys._getframe(1).f_locals.get("self")
+    while frame and caller is mailer:
+        frame = frame.f_back
+        caller = frame.f_locals.get("self") if frame else None
+    return isinstance(caller, Auth)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from py4web.core import ICECUBE
+from pydal._globals import GLOBAL_LOCKER
 from pydal.connection import ConnectionPool
 from pydal.tools.scheduler import delta
 from pydal.tools.scheduler import now as scheduler_now
@@ -36,9 +37,18 @@ STALE_SECONDS = 60.0  # a run that was assigned and has not begun by then never 
 LOST_SECONDS = 3600.0  # a run that has not ended by then is lost
 KEPT_RUNS = 20  # ended runs that stay in the table, for the administrator
 
-# A forked run must not use the sockets of its parent's pooled connections.
+
+def _forget_pools() -> None:
+    ConnectionPool.POOLS.clear()
+    GLOBAL_LOCKER.release()
+
+
+# A forked run must not use the sockets of its parent's pooled connections, nor find the lock of the
+# pools held by a thread that it has not inherited.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=ConnectionPool.POOLS.clear)
+    os.register_at_fork(
+        before=GLOBAL_LOCKER.acquire, after_in_parent=GLOBAL_LOCKER.release, after_in_child=_forget_pools
+    )
 
 
 class SendingTask:
@@ -75,16 +85,18 @@ class SendingTask:
         """Have the task run now: a row in the caller's transaction, or committed at once.
 
         It is a hint that becomes visible together with the mail; the periodic run finds what no
-        hint announced.
+        hint announced, so a hint that cannot be given is no reason to lose the mail.
         """
-        self._revive()
         joined = self._db is self._mail.db
-        with self._mail.transaction() if joined else database.own_transaction(self._db):
-            self._hint()
+        with _logged("the mail queue's task could not be woken"):
+            self._revive()
+            transaction = self._mail.transaction() if joined else database.own_transaction(self._db)
+            with transaction, database.savepoint(self._db):
+                self._hint()
 
     def _hint(self) -> None:
-        if self._db(self._waiting_hints()).isempty():
-            self._insert(period=None)
+        # Each transaction gives its own: a run may spend another's before this one's mail is visible.
+        self._insert(period=None)
 
     def _waiting_hints(self) -> Any:
         run = self._db.task_run
@@ -131,13 +143,19 @@ class SendingTask:
     def _settle_in_fork(self) -> None:
         """Make a forked run independent of the server, but for its log: there problems are looked for."""
         ThreadSafeVariable.restore(ICECUBE)
-        os.dup2(self._server_log, 2)
+        if not self._retired.is_set():
+            os.dup2(self._server_log, 2)
         _close_listening_sockets()
 
     def _forget_hints(self) -> None:
         """What the hints announced is visible to the drain that follows, so they are spent."""
         with database.own_transaction(self._db):
-            self._db(self._waiting_hints()).delete()
+            self._chosen(self._waiting_hints()).delete()
+
+    def _chosen(self, query: Any) -> Any:
+        # By their ids: otherwise MySQL waits for every row that some request has not committed yet.
+        run = self._db.task_run
+        return self._db(run.id.belongs([row.id for row in self._db(query).select(run.id)]) & query)
 
     def _plan_next(self) -> None:
         """Come back when the next message or probe is due, if that is before the next period."""
@@ -177,10 +195,11 @@ class SendingTask:
         run = self._db.task_run
         stuck = (run.name == TASK) & run.status.belongs(["queued", "assigned"]) & (run.worker != None)  # noqa: E711
         long_ago = run.scheduled_for < scheduler_now() - delta(STALE_SECONDS)
-        self._db(stuck & long_ago).update(worker=None, status="queued")
+        self._chosen(stuck & long_ago).update(worker=None, status="queued")
 
     def _keep_one_periodic_run(self) -> None:
         run = self._db.task_run
+        self._chosen(self._mine(status="queued", period=self._period) & (run.period != self._period)).delete()
         waiting = self._db(self._mine(status="queued", period=self._period)).select(
             run.id, orderby=run.scheduled_for
         )
@@ -215,6 +234,8 @@ class SendingTask:
 
     def retire(self, successor: Any) -> None:
         """Leave the field to the task of a later load of the same app."""
+        if self._retired.is_set():
+            return
         self._retired.set()
         os.close(self._server_log)
         if self._scheduler is not successor:

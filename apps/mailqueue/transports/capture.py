@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from email import message_from_bytes, policy
 
 from .. import words
+from ..classify import SiteFault
 from .base import Answer, Transport
 
 
@@ -72,7 +73,7 @@ class FileTransport(_CaptureTransport):
     """Appends every message to a file.
 
     Args:
-        path: the file; it is made when the first message comes.
+        path: the file; it is made if it is not there.
     """
 
     def __init__(self, path: str):
@@ -83,9 +84,20 @@ class FileTransport(_CaptureTransport):
         """The way it is configured."""
         return f"logging:{self._path}"
 
+    def open(self) -> None:
+        """Find out whether the file can be written, before a message is risked on it."""
+        super().open()
+        try:
+            self._append("")
+        except OSError as error:
+            raise SiteFault("bad-server-address", f"the file of server cannot be written: {error}") from error
+
     def _capture(self, sender: str, recipients: Sequence[str], mime: bytes) -> None:
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(readable(sender, recipients, mime))
+        self._append(readable(sender, recipients, mime))
+
+    def _append(self, text: str) -> None:
+        with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ..classify import SiteFault
@@ -11,6 +12,9 @@ from .base import Transport
 from .capture import Captured, FileTransport, LoggingTransport, MemoryTransport
 from .smtp import IMPLICIT, PLAIN, STARTTLS, SmtpTransport, Timeouts
 
+_SERVER = re.compile(
+    r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/@\[\]\x00-\x1f\x7f]+))(:(?P<port>[0-9]{0,5}))?"
+)
 # Reserved for examples (RFC 2606 section 3), and so never a site's own.
 _EXAMPLE_DOMAINS = ("example.com", "example.net", "example.org")
 # The senders that web2py's application template comes with.
@@ -34,7 +38,7 @@ def transport_for(settings: Any, captured: list[Captured]) -> Transport:
         raise SiteFault("bad-server-address", f"server is {type(server).__name__}, not text")
     if server == "logging":
         return LoggingTransport(settings.logger)
-    if server.startswith("logging:"):
+    if server.startswith("logging:") and server != "logging:":
         return FileTransport(server.removeprefix("logging:"))
     if server == "memory":
         return MemoryTransport(captured)
@@ -59,15 +63,12 @@ def _smtp(server: str, settings: Any) -> SmtpTransport:
 
 def _host_and_port(server: str, default_port: int) -> tuple[str, int]:
     """Read host, host:port, [IPv6] or [IPv6]:port."""
-    if server.startswith("["):
-        host, _, port = server[1:].partition("]")
-        port = port.removeprefix(":")
-    else:
-        host, _, port = server.partition(":")
-    wrong = not host or any(character.isspace() or character in "/@" for character in host)
-    if wrong or (port and not (port.isdecimal() and 0 < int(port) < 65536)):
-        raise SiteFault("bad-server-address", f"server is {server[:100]!r}, expected host:port")
-    return host, int(port) if port else default_port
+    parts = _SERVER.fullmatch(server)
+    port = int(parts["port"] or default_port) if parts else 0
+    if not parts or not 0 < port < 65536:
+        shown = re.sub(r".*@", "***@", server, flags=re.DOTALL)  # somebody may have put the login there
+        raise SiteFault("bad-server-address", f"server is {shown[:100]!r}, expected host:port")
+    return parts["address"] or parts["host"], port
 
 
 def _user_and_password(login: Any) -> tuple[str, str] | None:

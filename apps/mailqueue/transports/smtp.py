@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import hmac
+import re
 import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
 from .. import words
-from ..classify import DeliveryError, NotOffered, classify_exception, classify_reply
+from ..classify import DeliveryError, Failure, NotOffered, SiteFault, classify_exception, classify_reply
+from ..errors import MailQueueError
 from .base import Answer, Transport
 from .smtp_wire import Reply, Wire
 
@@ -90,10 +92,10 @@ class SmtpTransport(Transport):
 
     def open(self) -> None:
         """Connect, secure the connection, log in; or find the kept connection still alive."""
+        self.stage = words.CONNECT
         if self._wire is not None and not self._wire.has_unread():
             return
         self._drop()
-        self.stage = words.CONNECT
         self._wire = Wire(self._host, self._port, timeout=self._timeouts.connect)
         self._used = False
         try:
@@ -122,7 +124,10 @@ class SmtpTransport(Transport):
 
     def _secure(self, wire: Wire) -> None:
         self.stage = words.TLS
-        context = ssl.create_default_context(cafile=self._ca_file)
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+        except OSError as error:
+            raise SiteFault("bad-ca-file", f"ca_file {self._ca_file} cannot be used: {error}") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         wire.start_tls(context, self._timeouts.connect)
 
@@ -160,6 +165,22 @@ class SmtpTransport(Transport):
         before_dot: Callable[[list[str]], None],
     ) -> list[Answer]:
         """Hand one message over; see Transport.deliver()."""
+        try:
+            return self._dialogue(sender, recipients, _with_line_ends(mime), smtputf8, before_dot)
+        except MailQueueError:
+            raise
+        except BaseException:
+            self._drop()  # in the middle of a dialogue; nothing more may be said on this connection
+            raise
+
+    def _dialogue(
+        self,
+        sender: str,
+        recipients: Sequence[str],
+        mime: bytes,
+        smtputf8: bool,
+        before_dot: Callable[[list[str]], None],
+    ) -> list[Answer]:
         used, self._used = self._used, True
         try:
             self._mail_from(sender, len(mime), smtputf8)
@@ -202,16 +223,26 @@ class SmtpTransport(Transport):
         refused: list[Answer] = []
         accepted: list[str] = []
         for place, recipient in enumerate(recipients):
-            reply = self._connected().command(f"RCPT TO:<{recipient}>", self._timeouts.command)
-            if reply.positive:
+            failure = self._name_recipient(recipient)
+            if failure is None:
                 accepted.append(recipient)
                 continue
-            failure = classify_reply(words.RCPT, reply.code, reply.text)
             refused.append(Answer.refused(recipient, failure))
-            if self._closed_by(reply):
+            if self._wire is None:
                 unfinished = [*accepted, *recipients[place + 1 :]]
                 return refused + [Answer.refused(other, failure) for other in unfinished], []
         return refused, accepted
+
+    def _name_recipient(self, recipient: str) -> Failure | None:
+        """RCPT for one; None: accepted. Whatever goes wrong, those refused before keep their answer."""
+        try:
+            reply = self._connected().command(f"RCPT TO:<{recipient}>", self._timeouts.command)
+        except (OSError, ValueError) as error:
+            if not isinstance(error, ValueError):  # of an address that cannot be written nothing was sent
+                self._drop()
+            return classify_exception(words.RCPT, error)
+        self._closed_by(reply)
+        return None if reply.positive else classify_reply(words.RCPT, reply.code, reply.text)
 
     def _text(
         self, accepted: list[str], mime: bytes, before_dot: Callable[[list[str]], None]
@@ -223,6 +254,8 @@ class SmtpTransport(Transport):
             reply = wire.command("DATA", self._timeouts.data)
             if reply.code == 354:
                 self._send_text(wire, mime)
+                if wire.has_unread():  # a verdict on half a message: without the dot it is never a yes
+                    return self._verdict_ahead_of_dot(accepted, wire.read_reply(self._timeouts.data))
                 before_dot(accepted)
                 self.stage = words.DOT
                 wire.send(b".\r\n", self._timeouts.block)
@@ -232,6 +265,11 @@ class SmtpTransport(Transport):
             self._drop()
             return [Answer.refused(recipient, failure) for recipient in accepted]
         return self._answers_to_text(accepted, reply)
+
+    def _verdict_ahead_of_dot(self, accepted: list[str], reply: Reply) -> list[Answer]:
+        self._drop()
+        failure = classify_reply(words.DATA, reply.code, reply.text)
+        return [Answer.refused(recipient, failure) for recipient in accepted]
 
     def _answers_to_text(self, accepted: list[str], reply: Reply) -> list[Answer]:
         if self.stage == words.DOT and reply.positive:
@@ -246,8 +284,6 @@ class SmtpTransport(Transport):
         stuffed = mime.replace(b"\r\n.", b"\r\n..")
         if stuffed.startswith(b"."):
             stuffed = b"." + stuffed
-        if not stuffed.endswith(b"\r\n"):
-            stuffed += b"\r\n"
         for start in range(0, len(stuffed), _BLOCK):
             wire.send(stuffed[start : start + _BLOCK], self._timeouts.block)
 
@@ -295,6 +331,18 @@ class SmtpTransport(Transport):
             self._wire = None
 
 
+def _with_line_ends(mime: bytes) -> bytes:
+    """The message with every line ended by CRLF, the last one too.
+
+    A bare CR or LF is what hides a second message in the first (RFC 5321 section 2.3.8): some servers
+    take LF, dot, LF for the end.
+    """
+    pairs = mime.count(b"\r\n")
+    if mime.count(b"\r") != pairs or mime.count(b"\n") != pairs:
+        mime = re.sub(rb"\r\n|\r|\n", b"\r\n", mime)
+    return mime if mime.endswith(b"\r\n") else mime + b"\r\n"
+
+
 def _fully_qualified(name: str) -> str | None:
     return name if "." in name.strip(".") else None
 
@@ -328,6 +376,9 @@ def _auth_cram_md5(command: Callable[[str], Reply], user: str, password: str) ->
     reply = command("AUTH CRAM-MD5")  # RFC 2195
     if reply.code != 334:
         return reply
-    challenge = base64.b64decode(reply.text)
+    try:
+        challenge = base64.b64decode(reply.text, validate=True)
+    except ValueError:
+        return Reply(0, reply.lines)
     digest = hmac.new(password.encode("utf-8"), challenge, "md5").hexdigest()
     return command(_encode(f"{user} {digest}"))

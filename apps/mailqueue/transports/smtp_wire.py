@@ -16,6 +16,7 @@ from dataclasses import dataclass
 LONGEST_LINE = 8192
 MOST_LINES = 200
 
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])([ -]?)(.*)", re.DOTALL)
 
 
@@ -93,12 +94,17 @@ class Wire:
             timeout: seconds until the whole reply must be here.
 
         Raises:
-            OSError: the connection is lost, or the time is over.
-            ValueError: the command holds a line break.
+            OSError: the connection is lost, or the time is over, or the server had said something
+                already, which would be taken for the reply to this command.
+            ValueError: the command holds a line break or another control character; nothing was sent.
         """
-        if "\r" in line or "\n" in line:
-            raise ValueError("an SMTP command cannot contain a line break")
-        self.send(line.encode("utf-8") + b"\r\n", timeout)
+        if _CONTROL_CHARACTER.search(line):
+            raise ValueError("an SMTP command cannot contain a line break or control character")
+        octets = line.encode("utf-8") + b"\r\n"
+        if self.has_unread():
+            said = self._buffer[:200].decode("utf-8", "replace")
+            raise ConnectionAbortedError(f"the server spoke or closed before it was asked: {said}")
+        self.send(octets, timeout)
         return self.read_reply(timeout)
 
     def read_reply(self, timeout: float) -> Reply:
@@ -127,7 +133,10 @@ class Wire:
             if len(self._buffer) > LONGEST_LINE:
                 line, self._buffer = self._buffer, b""
                 return line
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self._socket.settimeout(left)
             received = self._socket.recv(65536)
             if not received:
                 raise ConnectionResetError("the server closed the connection")
@@ -144,6 +153,8 @@ class Wire:
             self._buffer = self._socket.recv(65536)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
+        except OSError:  # reset by the server
+            return True
         return True
 
     def close(self) -> None:

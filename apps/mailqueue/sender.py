@@ -1,0 +1,184 @@
+"""A connection at work, in a thread of its own: takes messages, hands them over, says what came of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from . import words
+from .classify import Failure, classify_exception
+from .compose import Envelope
+from .delivery import hand_over
+from .outbox import Claimed, Finished, Outcome
+from .retry import decide
+from .shift import Shift
+from .site import Site
+from .transports.base import Answer, Transport
+from .way import is_everybodys
+
+
+@dataclass(frozen=True)
+class Job:
+    """A claimed message with its text."""
+
+    claimed: Claimed
+    mime: bytes
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A message was handed over; what became of it is in the journal."""
+
+    claimed: Claimed
+    finished: Finished
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class Untried:
+    """A message was not handed over, or nothing of it counts: it can go back as it was.
+
+    Args:
+        failure: what blocks the way; None where this worker may begin no message any more.
+    """
+
+    claimed: Claimed
+    sender: Sender
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Died:
+    """The thread ended on an exit such as SystemExit, which is to go on in the drain's own thread."""
+
+    error: BaseException
+
+
+class _LeaseLost(Exception):
+    """Right before the dot, this worker's claims are not surely its own any more."""
+
+
+class Sender(threading.Thread):
+    """One connection.
+
+    Args:
+        site: whose mail it is.
+        shift: the worker's.
+        transport: its own, open or not.
+        jobs: where it takes messages from; None ends it.
+        results: where it says what came of each.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        shift: Shift,
+        transport: Transport,
+        jobs: SimpleQueue[Job | None],
+        results: SimpleQueue[Tried | Untried | Died],
+    ):
+        super().__init__(name="mailqueue connection", daemon=True)
+        self._site, self._shift, self._transport = site, shift, transport
+        self._jobs, self._results = jobs, results
+        self._lapsed = False
+
+    def run(self) -> None:
+        """Work until there is a None among the jobs, or the way is blocked."""
+        try:
+            while (job := self._jobs.get()) is not None:
+                result = self._attempt(job)
+                self._results.put(result)
+                if isinstance(result, Untried) and result.failure:
+                    break
+        except BaseException as error:  # noqa: BLE001 - the drain's thread raises it
+            self._results.put(Died(error))
+        finally:
+            self._transport.close()
+
+    def _attempt(self, job: Job) -> Tried | Untried:
+        if not self._shift.may_begin():
+            return Untried(job.claimed, self, None)
+        try:
+            self._transport.open()
+        except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
+            self._transport.close()
+            return Untried(job.claimed, self, classify_exception(self._transport.stage, error))
+        started, begun = self._site.clock(), time.monotonic()
+        answers = self._hand_over(job)
+        failures = tuple(answer.failure for answer in answers if answer.failure)
+        blocking = self._blocking(job.claimed, failures)
+        if blocking or self._lapsed:
+            self._shift.journal.released(job.claimed.id)
+            return Untried(job.claimed, self, blocking)
+        finished = Finished(
+            message_id=job.claimed.id,
+            token=job.claimed.token,
+            transport=self._transport.name,
+            started_on=started,
+            duration=time.monotonic() - begun,
+            outcomes=tuple(outcomes(self._site, job.claimed, answers)),
+        )
+        self._shift.journal.answered(finished)
+        return Tried(job.claimed, finished, failures)
+
+    def _hand_over(self, job: Job) -> list[Answer]:
+        claimed = job.claimed
+        ids = {recipient.address: recipient.id for recipient in claimed.recipients}
+
+        def before_dot(accepted: Iterable[str]) -> None:
+            self._shift.journal.dot(claimed.id, [ids[address] for address in accepted])
+            if not self._shift.is_fresh():
+                self._lapsed = True
+                raise _LeaseLost
+
+        recipients = tuple((words.TO, address) for address in ids)
+        envelope = Envelope(claimed.sender, recipients, claimed.smtputf8)
+        return hand_over(self._transport, envelope, job.mime, self._site.sender(), before_dot)
+
+    def _blocking(self, claimed: Claimed, failures: Iterable[Failure]) -> Failure | None:
+        own = bool(claimed.sender)
+        return next((failure for failure in failures if is_everybodys(failure, own_sender=own)), None)
+
+
+def outcomes(site: Site, claimed: Claimed, answers: Iterable[Answer]) -> Iterator[Outcome]:
+    """What becomes of the recipients, by the answers for them and the site's patience."""
+    now = site.clock()
+    by_address = {answer.recipient: answer for answer in answers}
+    some_taken = any(answer.failure is None for answer in by_address.values())
+    age = now - claimed.tried_on if claimed.tried_on is not None else 0.0
+    for recipient in claimed.recipients:
+        answer = by_address[recipient.address]
+        if answer.failure is None:
+            yield Outcome(
+                recipient.id,
+                words.SENT,
+                stage=answer.stage,
+                code=answer.code,
+                enhanced=answer.enhanced,
+                reply=answer.text,
+            )
+            continue
+        failure = answer.failure
+        decision = decide(
+            failure,
+            attempts=recipient.attempts + 1,
+            age=age,
+            policy=site.policy,
+            rng=site.rng,
+            split_helps=some_taken,
+        )
+        yield Outcome(
+            recipient.id,
+            decision.status,
+            due=None if decision.delay is None else now + decision.delay,
+            counts=decision.counts,
+            stage=answer.stage,
+            failure_kind=failure.kind,
+            cause=failure.rule,
+            code=failure.code,
+            enhanced=failure.enhanced,
+            reply=failure.text,
+        )

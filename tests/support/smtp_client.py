@@ -1,0 +1,65 @@
+"""The client's side of a test over a ScriptedServer: a transport, and one attempt as the worker makes it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mailqueue.classify import classify_exception
+from mailqueue.compose import Envelope
+from mailqueue.delivery import hand_over
+from mailqueue.transports.base import Answer, Transport
+from mailqueue.transports.smtp import PLAIN, SmtpTransport, Timeouts
+
+from .smtp_faults import Fault
+
+if TYPE_CHECKING:
+    from .smtp_server import ScriptedServer
+    from .smtp_session import Session
+
+SENDER = "site@site.test"
+MIME = b"From: site@site.test\r\nSubject: hello\r\n\r\nworld\r\n"
+# Never reached where the server answers, however slow the machine is.
+PATIENT = Timeouts(connect=20, command=20, data=20, block=20, dot=20, quit=20)
+HASTY = Timeouts(connect=0.2, command=0.2, data=0.2, block=20, dot=0.2, quit=0.2)
+
+
+def smtp_to(server: ScriptedServer, *, security: str = PLAIN, **options: Any) -> SmtpTransport:
+    """A transport to the server, patient unless told otherwise."""
+    options.setdefault("timeouts", PATIENT)
+    return SmtpTransport(server.host, server.port, security=security, **options)
+
+
+def attempt(
+    transport: Transport,
+    *recipients: str,
+    mime: bytes = MIME,
+    sender: str = SENDER,
+    smtputf8: bool = False,
+    dots: list[list[str]] | None = None,
+) -> list[Answer]:
+    """Open the transport and hand one message over, by default to a@x.test; `dots` notes before_dot."""
+    addresses = recipients or ("a@x.test",)
+    try:
+        transport.open()
+    except Exception as error:
+        failure = classify_exception(transport.stage, error)
+        return [Answer.refused(address, failure) for address in addresses]
+    envelope = Envelope(sender, tuple(("to", address) for address in addresses), smtputf8)
+    return hand_over(transport, envelope, mime, None, (dots if dots is not None else []).append)
+
+
+def outcomes(answers: list[Answer]) -> dict[str, str]:
+    """Address -> "sent", or the rule that decided."""
+    return {answer.recipient: answer.failure.rule if answer.failure else "sent" for answer in answers}
+
+
+@dataclass(frozen=True)
+class Drip(Fault):
+    """One octet every 20 ms, and never a line end, until the client has enough."""
+
+    def play(self, session: Session) -> None:
+        pause = threading.Event()
+        while not pause.wait(0.02):
+            session.send(b"2")

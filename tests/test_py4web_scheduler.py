@@ -1,0 +1,323 @@
+"""The sending task and pydal's Scheduler: hints, and bringing back what the scheduler lost.
+
+Runs in processes of their own are in test_flow_scheduler.py.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mailqueue import QueuedMailer
+from mailqueue.py4web import scheduler as sending
+from pydal.connection import ConnectionPool
+from pydal.tools.scheduler import Scheduler
+from pydal.tools.scheduler import now as scheduler_now
+from support.mail import make_mail, to_server
+from support.services import fresh_database
+from support.smtp_faults import Reply
+from support.smtp_server import ScriptedServer
+
+PERIOD = 60
+ENDED = ["completed", "failed", "dead", "timeout", "unknown"]
+
+
+def make_scheduler(db: Any, folder: Path) -> Scheduler:
+    """One that never starts a run by itself."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    quiet = logging.getLogger("quiet")
+    scheduler = Scheduler(db, max_concurrent_runs=0, folder=str(folder / "runs"), logger=quiet)
+    signal.signal(signal.SIGCHLD, handler)
+    return scheduler
+
+
+@pytest.fixture
+def mail(tmp_path: Path) -> Iterator[QueuedMailer]:
+    mail = make_mail(tmp_path, server="memory", clock=time.time)
+    mail.enable_scheduler(make_scheduler(mail.db, tmp_path), period=PERIOD)
+    clear(mail)
+    yield mail
+    retire(mail)
+
+
+def retire(mail: QueuedMailer) -> None:
+    assert mail._task
+    mail._task.retire(None)
+
+
+def ensure(mail: QueuedMailer) -> None:
+    assert mail._task
+    mail._task.ensure()
+
+
+def clear(mail: QueuedMailer) -> None:
+    mail.db(mail.db.task_run).delete()
+    mail.db.commit()
+
+
+def insert(mail: QueuedMailer, *, ago: float = 0, **fields: Any) -> None:
+    moment = scheduler_now() - datetime.timedelta(seconds=ago)
+    usual = {"name": sending.TASK, "period": PERIOD, "scheduled_for": moment, "inputs": {}, "timeout": 3600}
+    mail.db.task_run.insert(**{**usual, "queued_on": moment, **fields})
+    mail.db.commit()
+
+
+def runs(mail: QueuedMailer, **fields: Any) -> list[dict[str, Any]]:
+    found = mail.db(mail.db.task_run).select(orderby=mail.db.task_run.id).as_list()
+    mail.db.commit()
+    return [row for row in found if fields.items() <= row.items()]
+
+
+def hints(mail: QueuedMailer) -> list[dict[str, Any]]:
+    return runs(mail, period=None, status="queued", name=sending.TASK)
+
+
+# --- enabling ------------------------------------------------------------------------------
+def test_enabling_makes_one_periodic_run_and_one_at_once(tmp_path: Path) -> None:
+    mail = make_mail(tmp_path, server="memory")
+    scheduler = make_scheduler(mail.db, tmp_path)
+    for _load in range(3):
+        mail.enable_scheduler(scheduler, period=PERIOD)
+        assert [run["status"] for run in runs(mail, period=PERIOD)] == ["queued"]
+        assert hints(mail)
+    assert scheduler.tasks[sending.TASK]
+    assert scheduler.sleep_time <= sending.WAKE_SECONDS
+    retire(mail)
+
+
+def test_a_site_without_a_scheduler_queues(tmp_path: Path) -> None:
+    mail = make_mail(tmp_path)
+    mail.enable_scheduler(None)
+    mail.send("ann@x.test")
+    assert mail.counts()["queued"] == 1
+
+
+def test_a_new_period_takes_the_place_of_the_old(mail: QueuedMailer) -> None:
+    insert(mail, status="queued", period=86400, ago=-86400)
+    ensure(mail)
+    (run,) = runs(mail, status="queued")
+    assert run["period"] == PERIOD
+    assert run["scheduled_for"] <= scheduler_now()
+
+
+# --- what the scheduler loses --------------------------------------------------------------
+@pytest.mark.parametrize("status", [*ENDED, "nothing"])
+def test_a_periodic_run_that_is_gone_comes_back(mail: QueuedMailer, status: str) -> None:
+    if status != "nothing":
+        insert(mail, status=status, ago=30)
+    ensure(mail)
+    ensure(mail)
+    (run,) = runs(mail, status="queued")
+    assert (run["name"], run["period"], run["worker"], run["inputs"]) == (sending.TASK, PERIOD, None, {})
+    assert run["scheduled_for"] <= scheduler_now()
+
+
+@pytest.mark.parametrize("status", ["queued", "assigned"])
+@pytest.mark.parametrize("period", [PERIOD, None])
+def test_a_run_that_was_assigned_and_never_began_is_free_again(
+    mail: QueuedMailer, status: str, period: int | None
+) -> None:
+    insert(mail, status=status, worker="10.0.0.1", period=period, ago=sending.STALE_SECONDS + 1)
+    ensure(mail)
+    assert [(run["status"], run["worker"]) for run in runs(mail, period=period)] == [("queued", None)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": "assigned", "worker": "10.0.0.1"},
+        {"status": "running", "worker": "10.0.0.1", "started_on": scheduler_now().replace(microsecond=0)},
+    ],
+)
+def test_a_run_that_is_under_way_is_left_alone(mail: QueuedMailer, fields: dict[str, Any]) -> None:
+    insert(mail, **fields)
+    ensure(mail)
+    (run,) = runs(mail)
+    assert fields.items() <= run.items()
+
+
+def test_a_run_that_began_too_long_ago_has_a_successor(mail: QueuedMailer) -> None:
+    long_ago = scheduler_now() - datetime.timedelta(seconds=sending.LOST_SECONDS + 1)
+    insert(mail, status="running", worker="10.0.0.1", started_on=long_ago)
+    ensure(mail)
+    assert len(runs(mail, status="queued", period=PERIOD)) == 1
+
+
+def test_spare_periodic_runs_are_deleted(mail: QueuedMailer) -> None:
+    for _server in range(3):
+        insert(mail, status="queued")
+    ensure(mail)
+    assert len(runs(mail)) == 1
+
+
+def test_ended_runs_do_not_pile_up(mail: QueuedMailer) -> None:
+    for number in range(60):
+        insert(mail, status=ENDED[number % len(ENDED)])
+    last = runs(mail)[-1]["id"]
+    ensure(mail)
+    left = [run["id"] for run in runs(mail) if run["status"] != "queued"]
+    assert left == list(range(last - sending.KEPT_RUNS + 1, last + 1))
+
+
+def test_the_hosts_own_runs_are_left_alone(mail: QueuedMailer) -> None:
+    for status in [*ENDED * 10, "queued", "assigned", "running"]:
+        insert(mail, name="own", status=status, ago=9999, worker="10.0.0.1", period=None)
+        insert(mail, name="own", status=status, ago=9999, worker="10.0.0.1")
+    before = runs(mail, name="own")
+    ensure(mail)
+    assert mail._task
+    mail._task.run()
+    assert runs(mail, name="own") == before
+
+
+def test_a_loop_that_died_is_started_again(mail: QueuedMailer) -> None:
+    assert mail._task
+    scheduler = mail._task._scheduler
+    dead = threading.Thread()
+    dead.start()
+    dead.join()
+    for revive in (lambda: ensure(mail), lambda: mail.send("ann@x.test")):
+        scheduler._looping, scheduler._thread, scheduler.sleep_time = True, dead, 0.01
+        revive()
+        assert scheduler._thread is not dead
+        assert scheduler._thread.is_alive()
+        scheduler.stop()
+
+
+def test_a_scheduler_that_was_stopped_stays_stopped(mail: QueuedMailer) -> None:
+    ensure(mail)
+    mail.send("ann@x.test")
+    assert mail._task
+    assert mail._task._scheduler._thread is None
+
+
+# --- hints ---------------------------------------------------------------------------------
+def test_a_hint_commits_and_rolls_back_with_the_mail(mail: QueuedMailer) -> None:
+    for end, expected in (("on_error", 0), ("on_success", 1)):
+        mail.db.on_request({})
+        mail.send("ann@x.test")
+        getattr(mail.db, end)({})
+        assert (len(hints(mail)), mail.counts()["queued"]) == (expected, expected)
+        mail.db.commit()
+
+
+def test_a_thread_without_field_defaults_gives_a_whole_hint(mail: QueuedMailer) -> None:
+    thread = threading.Thread(target=mail.send, args=("ann@x.test",))
+    thread.start()
+    thread.join()
+    (hint,) = hints(mail)
+    assert hint["inputs"] == {}
+    assert hint["scheduled_for"] <= scheduler_now()
+    assert hint["queued_on"] and hint["timeout"] > sending.RUN_SECONDS
+    assert mail.process_queue()["sent"] == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
+def test_a_hint_that_cannot_be_given_loses_no_mail(tmp_path: Path, kind: str) -> None:
+    with fresh_database(kind, tmp_path) as uri:
+        mail = make_mail(tmp_path, uri=uri, server="memory")
+        mail.enable_scheduler(make_scheduler(mail.db, tmp_path))
+        retire(mail)
+        mail.db.executesql("DROP TABLE task_run")
+        mail.db.commit()
+        mail.db.on_request({})
+        mail.send("ann@x.test")
+        mail.db.on_success({})
+        assert mail.counts()["queued"] == 1
+        mail.db.close()
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_a_run_does_not_spend_the_hint_of_a_mail_it_cannot_see_yet(tmp_path: Path, kind: str) -> None:
+    with fresh_database(kind, tmp_path) as uri:
+        mail = make_mail(tmp_path, uri=uri, server="memory", clock=time.time)
+        mail.enable_scheduler(make_scheduler(mail.db, tmp_path))
+        assert mail._task
+        mail.db.commit()
+        mail.db.on_request({})
+        mail.send("ann@x.test")  # while an older hint waits
+        run = threading.Thread(target=mail._task.run)
+        run.start()
+        run.join()
+        mail.db.on_success({})
+        assert (len(hints(mail)), mail.counts()["queued"]) == (1, 1)
+        retire(mail)
+        mail.db.close()
+
+
+# --- a run ---------------------------------------------------------------------------------
+def test_a_run_sends_what_is_due_and_spends_the_hints(mail: QueuedMailer) -> None:
+    for number in range(3):
+        mail.send(f"ann{number}@x.test")
+    assert mail._task
+    assert mail._task.run()["sent"] == 3
+    assert hints(mail) == []
+
+
+def test_a_run_comes_back_when_the_next_mail_is_due(mail: QueuedMailer, smtp: ScriptedServer) -> None:
+    to_server(mail, smtp)
+    smtp.script["rcpt"] = Reply(450, "4.2.0 busy")
+    mail.send("ann@x.test")
+    mail.site.policy = type(mail.site.policy)(first_delay=30, jitter=0)
+    assert mail._task
+    mail._task.run()
+    (planned,) = hints(mail)
+    wait = (planned["scheduled_for"] - scheduler_now()).total_seconds()
+    assert 20 < wait <= 31
+    mail._task.run()
+    assert hints(mail) == [planned]
+
+
+# --- forks and reloads ---------------------------------------------------------------------
+def test_a_later_load_of_the_same_app_retires_the_earlier(tmp_path: Path) -> None:
+    first = make_mail(tmp_path, server="memory")
+    old = make_scheduler(first.db, tmp_path)
+    first.enable_scheduler(old)
+    assert first._task
+    descriptors = len(os.listdir("/proc/self/fd"))
+    mails = [first]
+    for _reload in range(5):
+        mail = make_mail(tmp_path, server="memory")
+        mail.enable_scheduler(make_scheduler(mail.db, tmp_path))
+        mail.db.close()
+        mails.append(mail)
+        watches = [t for t in threading.enumerate() if getattr(t, "mailqueue_task", None) is mails[-2]._task]
+        for watch in watches:
+            watch.join(timeout=5)
+            assert not watch.is_alive()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    first._task.retire(None)  # once more does no harm
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    retire(mails[-1])
+
+
+def test_a_fork_waits_for_the_pools_and_forgets_them() -> None:
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with sending.GLOBAL_LOCKER:
+            taken.set()
+            done.wait(0.2)
+
+    holder = threading.Thread(target=hold)
+    ConnectionPool.POOLS["sqlite://test"] = [object()]
+    holder.start()
+    taken.wait()
+    child = os.fork()
+    if not child:
+        free: list[bool] = []
+        other = threading.Thread(target=lambda: free.append(sending.GLOBAL_LOCKER.acquire(timeout=5)))
+        other.start()
+        other.join()
+        os._exit(0 if free == [True] and not ConnectionPool.POOLS else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert ConnectionPool.POOLS.pop("sqlite://test")
+    holder.join()
