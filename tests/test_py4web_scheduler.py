@@ -281,6 +281,8 @@ def test_a_later_load_of_the_same_app_retires_the_earlier(tmp_path: Path) -> Non
     first = make_mail(tmp_path, server="memory")
     old = make_scheduler(first.db, tmp_path)
     first.enable_scheduler(old)
+    old.sleep_time = 0.01
+    old.start()
     assert first._task
     descriptors = len(os.listdir("/proc/self/fd"))
     mails = [first]
@@ -294,6 +296,8 @@ def test_a_later_load_of_the_same_app_retires_the_earlier(tmp_path: Path) -> Non
             watch.join(timeout=5)
             assert not watch.is_alive()
     assert len(os.listdir("/proc/self/fd")) <= descriptors
+    old._thread.join(timeout=5)
+    assert not old._thread.is_alive()
     first._task.retire(None)  # once more does no harm
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     retire(mails[-1])

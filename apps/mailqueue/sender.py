@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from . import words
 from .classify import Failure, classify_exception
 from .compose import Envelope
-from .delivery import hand_over
+from .delivery import close, hand_over
 from .outbox import Claimed, Finished, Outcome
 from .retry import decide
 from .shift import Shift
@@ -96,7 +96,7 @@ class Sender(threading.Thread):
         except BaseException as error:  # noqa: BLE001 - the drain's thread raises it
             self._results.put(Died(error))
         finally:
-            self._transport.close()
+            close(self._transport)
 
     def _attempt(self, job: Job) -> Tried | Untried:
         if not self._shift.may_begin():
@@ -104,7 +104,7 @@ class Sender(threading.Thread):
         try:
             self._transport.open()
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
-            self._transport.close()
+            close(self._transport)
             return Untried(job.claimed, self, classify_exception(self._transport.stage, error))
         started, begun = self._site.clock(), time.monotonic()
         answers = self._hand_over(job)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from . import breaker, outbox, problems, words
 from .classify import Failure, SiteFault, classify_exception
+from .delivery import close
 from .site import Site
 from .transports.base import Transport
 
@@ -84,7 +85,7 @@ class Way:
         try:
             self.transport.open()
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
-            self.transport.close()
+            close(self.transport)
             self.block(classify_exception(self.transport.stage, error))
             return False
         now, name = self._site.clock(), self.transport.name
@@ -152,4 +153,4 @@ class Way:
     def close(self) -> None:
         """End the connection that ready() opened, if no sender has."""
         if hasattr(self, "transport"):
-            self.transport.close()
+            close(self.transport)
