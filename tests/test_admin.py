@@ -144,7 +144,7 @@ def wait_until_idle(site: Site, patience: float = 20.0) -> None:
     """Return when the scheduler has nothing to do before its next periodic run, an hour away."""
     busy = (
         "SELECT * FROM task_run WHERE status IN ('assigned', 'running')"
-        " OR (status = 'queued' AND scheduled_for < datetime('now', '+1 minute'))"
+        " OR (status = 'queued' AND worker IS NULL AND scheduled_for < datetime('now', '+1 minute'))"
     )
     end = time.monotonic() + patience
     while site.rows(busy) or not site.rows("SELECT id FROM task_run"):

@@ -89,7 +89,12 @@ def test_the_memory_transport_keeps_envelope_and_bytes():
 
 
 def test_they_are_told_apart_by_name_and_say_that_nothing_leaves(tmp_path):
-    transports = [LoggingTransport(logging.getLogger()), FileTransport("/a"), FileTransport("/b"), MemoryTransport([])]
+    transports = [
+        LoggingTransport(logging.getLogger()),
+        FileTransport("/a"),
+        FileTransport("/b"),
+        MemoryTransport([]),
+    ]
     assert [transport.name for transport in transports] == ["logging", "logging:/a", "logging:/b", "memory"]
     assert len({transport.settings() for transport in transports}) == 4
     assert not any(transport.delivers for transport in transports)

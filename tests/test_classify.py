@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mailqueue.classify import (
     EXCEPTION_ROWS,
+    EXITS,
     LONGEST_TEXT,
     REPLY_ROWS,
     RULES,
@@ -482,7 +483,7 @@ def test_the_exceptions_survive_the_way_to_another_process(error):
     assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
-@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("end", EXITS)
 def test_the_end_of_the_process_is_not_classified(end):
     with pytest.raises(end):
         classify_exception(DOT, end())

@@ -84,7 +84,7 @@ def test_an_own_transaction_keeps_a_connection_that_was_there(db: DAL) -> None:
 
 def test_a_failing_statement_in_a_savepoint_spoils_nothing_around_it(db: DAL) -> None:
     db.thing.insert(name="a")
-    with pytest.raises(Exception, match="(?i)unique|duplicate"), database.savepoint(db):
+    with pytest.raises(Exception, match=r"(?i)unique|duplicate"), database.savepoint(db):
         db.thing.insert(name="b")
         db.thing.insert(name="a")
     db.thing.insert(name="c")

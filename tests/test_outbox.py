@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -138,7 +139,7 @@ def test_workers_that_claim_at_the_same_time_share_the_messages(db: DAL, db_uri:
 
     with ThreadPoolExecutor(4) as pool:
         shares = list(pool.map(work, range(1, 5)))
-    assert sorted(sum(shares, [])) == ids
+    assert sorted(itertools.chain(*shares)) == ids
     assert {row["status"] for row in all_rows(db, "message")} == {"sent"}
     assert len(all_rows(db, "attempt")) == 60
 

@@ -137,9 +137,7 @@ def test_a_mail_commits_and_rolls_back_with_the_row_beside_it(
 @pytest.mark.parametrize(
     ("path", "status"), [("alone", 200), ("alone_exception", 500), ("thread_exception", 500)]
 )
-def test_a_mail_that_no_fixture_commits_is_committed_at_once(
-    served: Served, path: str, status: int
-) -> None:
+def test_a_mail_that_no_fixture_commits_is_committed_at_once(served: Served, path: str, status: int) -> None:
     assert served.added_by(path, status)["message"] == 1
     assert served.added_by("commit", 200) == BOTH  # nothing is locked
 

@@ -6,12 +6,17 @@ Runs in processes of their own are in test_flow_scheduler.py.
 from __future__ import annotations
 
 import datetime
+import gc
 import logging
 import os
 import signal
+import socket
+import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +289,8 @@ def test_a_later_load_of_the_same_app_retires_the_earlier(tmp_path: Path) -> Non
     old.sleep_time = 0.01
     old.start()
     assert first._task
-    descriptors = len(os.listdir("/proc/self/fd"))
+    gc.collect()
+    descriptors = len(os.listdir("/proc/self/fd")) + 1  # the old loop's connection may be still to come
     mails = [first]
     for _reload in range(5):
         mail = make_mail(tmp_path, server="memory")
@@ -297,10 +303,70 @@ def test_a_later_load_of_the_same_app_retires_the_earlier(tmp_path: Path) -> Non
             assert not watch.is_alive()
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     old._thread.join(timeout=5)
+    gc.collect()
     assert not old._thread.is_alive()
     first._task.retire(None)  # once more does no harm
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     retire(mails[-1])
+
+
+def test_a_run_holds_neither_the_servers_port_nor_a_visitors_connection() -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    visitor = socket.create_connection(("127.0.0.1", port))
+    accepted = server.accept()[0]
+    own = socket.socketpair()
+    child = os.fork()
+    if not child:
+        sending._close_server_sockets()
+        own[1].sendall(b"closed")  # other sockets still work
+        own[1].recv(1)
+        os._exit(0)
+    assert own[0].recv(10) == b"closed"
+    accepted.close()
+    server.close()
+    visitor.settimeout(5)
+    assert visitor.recv(1) == b""
+    visitor.close()
+    socket.create_server(("127.0.0.1", port)).close()
+    own[0].sendall(b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    for end in own:
+        end.close()
+
+
+@pytest.mark.parametrize("busy", ["SELECT id FROM task_run", "INSERT INTO task_run (name) VALUES ('x')"])
+def test_a_fork_waits_for_the_transactions_of_other_threads(
+    mail: QueuedMailer, tmp_path: Path, busy: str
+) -> None:
+    """SQLite's locks would be held for ever in the child."""
+    insert(mail, status="completed")
+    insert(mail, status="completed")
+    begun = threading.Event()
+
+    def work() -> None:
+        with closing(sqlite3.connect(tmp_path / "mail.db")) as link:
+            cursor = link.execute(busy)
+            cursor.fetchone()
+            begun.set()
+            threading.Event().wait(0.2)
+            cursor.close()
+            link.commit()
+
+    other = threading.Thread(target=work)
+    other.start()
+    begun.wait()
+    child = os.fork()
+    if not child:
+        try:
+            link = sqlite3.connect(tmp_path / "mail.db", timeout=1)
+            link.execute("INSERT INTO task_run (name) VALUES ('child')")
+            link.commit()
+        finally:
+            os._exit(0 if sys.exc_info()[0] is None else 1)
+    other.join()
+    assert os.waitpid(child, 0)[1] == 0
+    assert runs(mail, name="child")
 
 
 def test_a_fork_waits_for_the_pools_and_forgets_them() -> None:

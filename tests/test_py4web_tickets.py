@@ -101,7 +101,8 @@ def test_a_new_problem_is_one_ticket_and_tells_no_secret(
         (ticket,) = found_tickets(site)
         assert ticket["app_name"] == "site"
         assert "authentication" in ticket["error"].lower()
-        smtp.wait_for_stage("mail", 2, timeout=10)
+        if path != "later":  # the queue does not try again so soon
+            smtp.wait_for_stage("mail", 3)
         assert len(found_tickets(site)) == 1
         assert all(word not in str(ticket) for word in (PASSWORD, "SECRET-LINK", "subject-of-a-mail"))
         assert served.log.count(ticket["error"]) >= 1

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-import time
 from dataclasses import replace
 
 import pytest
 from mailqueue import words
-from mailqueue.classify import NotOffered
-from mailqueue.transports.smtp import IMPLICIT, STARTTLS, SmtpTransport, Timeouts
-from support.smtp_client import HASTY, MIME, SENDER, Drip, attempt, outcomes, smtp_to
-from support.smtp_server import Close, Hang, Raw, Reply, Reset, ScriptedServer, free_port, nth, refused_port
+from mailqueue.transports.smtp import SmtpTransport, Timeouts
+from support.smtp_client import HASTY, MIME, SENDER, attempt, outcomes, smtp_to
+from support.smtp_server import Close, Hang, Raw, Reply, Reset, ScriptedServer, nth, refused_port
 
 A, B, C = "a@x.test", "b@x.test", "c@x.test"
 LATER = Reply(451, "4.3.0 later")
@@ -65,7 +63,7 @@ CELLS = [(stage, *row) for stage in ("banner", "ehlo", "auth", "mail", "rcpt", "
 
 @pytest.mark.parametrize(("stage", "fault", "kind", "rule", "code"), CELLS + OWN)
 def test_a_fault_becomes_the_right_failure_and_the_next_message_goes_out(stage, fault, kind, rule, code):
-    silent = fault == HANG or isinstance(fault, Raw) and fault.data.startswith(b"250-")
+    silent = fault == HANG or (isinstance(fault, Raw) and fault.data.startswith(b"250-"))
     with ScriptedServer(auth={"me": "secret"}, script={stage: fault}) as server:
         transport = smtp_to(server, login=("me", "secret"))
         if silent:
@@ -73,6 +71,8 @@ def test_a_fault_becomes_the_right_failure_and_the_next_message_goes_out(stage, 
         (answer,) = attempt(transport, A)
         failure = answer.failure
         assert failure is not None
+        if (stage, fault) == ("banner", RESET) and failure.stage == "connect":
+            stage = "connect"  # the reset may arrive before the connection is seen to be made
         assert (failure.kind, failure.rule, failure.stage, failure.code) == (kind, rule, stage, code)
         assert (answer.stage, answer.code) == (stage, code)
         assert failure.surely_not_sent is (kind != D)
@@ -175,7 +175,10 @@ def test_an_international_address_is_refused_where_smtputf8_is_not_offered():
         (b"S: x\r\n\r\nno line end", b"S: x\r\n\r\nno line end\r\n"),
         (b"", b"\r\n"),
         # bare line ends would hide a second message from servers that take them for line ends
-        (b"S: x\r\n\r\na\n.\nMAIL FROM:<evil@x.test>\r\n", b"S: x\r\n\r\na\r\n.\r\nMAIL FROM:<evil@x.test>\r\n"),
+        (
+            b"S: x\r\n\r\na\n.\nMAIL FROM:<evil@x.test>\r\n",
+            b"S: x\r\n\r\na\r\n.\r\nMAIL FROM:<evil@x.test>\r\n",
+        ),
         (b"S: x\r\n\r\na\n.\r\nb\r.\rc\r", b"S: x\r\n\r\na\r\n.\r\nb\r\n.\r\nc\r\n"),
         (b"\xff\x00\x80\r\n", None),
     ],
@@ -245,7 +248,12 @@ def test_where_rset_fails_the_next_message_gets_a_new_connection(smtp, fault):
 
 @pytest.mark.parametrize(
     ("fault", "rule"),
-    [(CLOSING, "service-closing"), (CLOSE, "connection-lost"), (RESET, "connection-lost"), (HANG, "timed-out")],
+    [
+        (CLOSING, "service-closing"),
+        (CLOSE, "connection-lost"),
+        (RESET, "connection-lost"),
+        (HANG, "timed-out"),
+    ],
 )
 def test_a_dialogue_that_ends_at_one_recipient_leaves_nobody_sent(smtp, fault, rule):
     smtp.script["rcpt"] = {A: Reply(550, "5.1.1 no such user"), C: fault}
@@ -333,102 +341,3 @@ def test_a_second_answer_to_the_dot_is_not_the_next_messages(smtp):
     smtp.script["rcpt"] = {B: Reply(550, "5.1.1 no such user")}
     assert outcomes(attempt(transport, A)) == {A: "sent"}
     assert outcomes(attempt(transport, B)) == {B: "unknown-address"}
-
-
-# --- a connection that is kept ---------------------------------------------------------------
-def test_one_connection_serves_many_messages(smtp):
-    transport = smtp_to(smtp)
-    assert [outcomes(attempt(transport))[A] for _ in range(5)] == ["sent"] * 5
-    assert smtp.connections == 1
-
-
-@pytest.mark.parametrize(
-    "goodbye", [CLOSE, RESET, Reply(421, "4.4.2 idle too long", then=Close())], ids=["close", "reset", "421"]
-)
-def test_a_kept_connection_that_the_server_ends_while_idle_costs_no_message_anything(smtp, goodbye):
-    smtp.script["dot"] = nth(Reply(250, "2.0.0 taken", then=goodbye), 1)
-    transport = smtp_to(smtp)
-    assert outcomes(attempt(transport, A)) == {A: "sent"}
-    assert outcomes(attempt(transport, B)) == {B: "sent"}
-    assert smtp.connections == 2
-
-
-@pytest.mark.parametrize("goodbye", [CLOSE, RESET, CLOSING], ids=["close", "reset", "421"])
-def test_a_kept_connection_that_ends_at_the_next_mail_command_is_replaced_at_once(smtp, goodbye):
-    transport = smtp_to(smtp)
-    assert outcomes(attempt(transport, A)) == {A: "sent"}
-    smtp.script["mail"] = nth(goodbye, 1)
-    assert outcomes(attempt(transport, B)) == {B: "sent"}
-    assert smtp.connections == 2
-
-
-def test_a_server_that_always_hangs_up_is_not_tried_for_ever(smtp):
-    transport = smtp_to(smtp)
-    attempt(transport)
-    smtp.script["mail"] = CLOSE
-    assert outcomes(attempt(transport)) == {A: "connection-lost"}
-    assert smtp.connections == 2
-
-
-# --- time-outs -------------------------------------------------------------------------------
-@pytest.mark.parametrize("stage", ["banner", "ehlo", "mail", "rcpt", "data"])
-def test_a_server_that_drips_does_not_stretch_the_time(smtp, stage):
-    smtp.script[stage] = Drip()
-    begun = time.monotonic()
-    (answer,) = attempt(smtp_to(smtp, timeouts=HASTY))
-    assert answer.failure and (answer.failure.rule, answer.stage) == ("timed-out", stage)
-    assert time.monotonic() - begun < 3
-
-
-def test_the_sites_timeout_does_not_shorten_the_wait_for_the_answer_to_the_dot(smtp):
-    assert Timeouts.of(None) == Timeouts() and Timeouts().dot >= 600
-    assert Timeouts.of(0.3) == Timeouts(connect=0.3, command=0.3, data=0.3, block=0.3, dot=Timeouts().dot)
-
-    def slowly(session, _line):
-        session.server._spawn(lambda: (time.sleep(0.5), session.server.release()))
-        return Hang()
-
-    smtp.script["dot"] = slowly
-    assert outcomes(attempt(smtp_to(smtp, timeouts=Timeouts.of(0.3)))) == {A: "sent"}
-
-
-# --- close, name, settings -------------------------------------------------------------------
-@pytest.mark.parametrize("fault", [HANG, CLOSE, RESET, NONSENSE, Drip(), LATER], ids=repr)
-def test_close_is_quick_and_quiet_whatever_the_server_does(smtp, fault):
-    smtp.script["quit"] = fault
-    transport = smtp_to(smtp, timeouts=HASTY)
-    transport.open()
-    begun = time.monotonic()
-    transport.close()
-    transport.close()
-    assert time.monotonic() - begun < 3
-
-
-def test_the_default_goodbye_takes_two_seconds_at_most():
-    assert Timeouts().quit <= 2
-
-
-def test_the_name_tells_the_way_and_no_secret():
-    login = ("the-user", "the-password")
-    names = [SmtpTransport("mail.x.test", 25, security=way, login=login).name for way in ("plain", STARTTLS, IMPLICIT)]
-    assert names == ["smtp://mail.x.test:25", "smtp+starttls://mail.x.test:25", "smtps://mail.x.test:25"]
-
-
-def test_the_settings_change_with_each_setting():
-    base = {"host": "a.test", "port": 25}
-    changes = [
-        {"host": "b.test"}, {"port": 26}, {"security": IMPLICIT}, {"login": ("u", "p")}, {"login": ("u", "q")},
-        {"ca_file": "/ca.pem"}, {"hostname": "h.test"}, {"timeouts": Timeouts(dot=601)},
-    ]  # fmt: skip
-    all_settings = {SmtpTransport(**{**base, **change}).settings() for change in [{}, *changes]}
-    assert len(all_settings) == len(changes) + 1
-    assert SmtpTransport(**base).settings() == SmtpTransport(**base).settings()
-
-
-def test_a_missing_extension_is_named():
-    assert str(NotOffered("STARTTLS")) == "the server does not offer STARTTLS"
-
-
-def test_a_transport_that_was_never_opened_says_so():
-    with pytest.raises(ConnectionError):
-        SmtpTransport("127.0.0.1", free_port()).deliver(SENDER, [A], MIME, smtputf8=False, before_dot=print)

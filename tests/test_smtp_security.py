@@ -53,6 +53,7 @@ def test_a_certificate_that_does_not_hold_stops_everything(certificates, securit
         assert not any(line.startswith(("AUTH", "MAIL")) for line in server.commands)
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize(("security", "tls"), WAYS)
 def test_tls_older_than_1_2_is_not_spoken(certificates, security, tls):
     with served(certificates, tls) as server:
@@ -141,7 +142,7 @@ def test_what_was_offered_before_the_handshake_is_forgotten(certificates):
         (Close(), {"tls-error", "connection-lost"}),
         (Reset(), {"connection-lost"}),
         (Hang(), {"timed-out"}),
-        (Raw(b"nonsense is no handshake\r\n"), {"not-tls"}),
+        (Raw(b"nonsense is no handshake\r\n"), {"not-tls", "tls-error"}),
     ],
 )
 def test_a_handshake_that_fails_is_told_from_a_bad_certificate(certificates, security, tls, fault, rules):
@@ -198,7 +199,9 @@ def test_without_tls_the_password_is_not_sent_in_the_clear_where_there_is_a_choi
 
 
 @pytest.mark.parametrize(
-    ("auth", "mechanisms"), [(None, ()), ({"me": "secret"}, ("XOAUTH2", "GSSAPI"))], ids=["no AUTH", "no common one"]
+    ("auth", "mechanisms"),
+    [(None, ()), ({"me": "secret"}, ("XOAUTH2", "GSSAPI"))],
+    ids=["no AUTH", "no common one"],
 )
 def test_a_server_that_offers_no_login_we_know_is_a_configuration_fault(auth, mechanisms):
     with ScriptedServer(auth=auth, mechanisms=mechanisms) as server:

@@ -129,7 +129,7 @@ def test_with_tables_and_without_migration_everything_works(db: DAL, db_uri: str
 
 
 def test_an_emoji_comes_back_from_every_column(db: DAL) -> None:
-    everywhere = "für 😀 ‘you’"
+    everywhere = "für 😀 „you“"
     message_id = put(db, "😀@x.test", subject=everywhere, mime=f"Subject: {everywhere}\r\n\r\n".encode())
     (claimed,) = claim(db)
     refused = Outcome(claimed.recipients[0].id, words.FAILED, reply=everywhere, failure_kind=words.RECIPIENT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from py4web.core import action as _action
+
 from .compose import Attachment
 from .errors import BadAddress, BadAttachment, BadHeader, BadMessage, MailQueueError, TablesMissing
 from .outbox import Retention
@@ -24,3 +26,7 @@ __all__ = [
     "__version__",
     "define_tables",
 ]
+
+# Only where py4web loads this folder as an app of its own: a library's actions would land on its host.
+if __name__ == f"apps.{_action.app_name}":
+    from . import standalone  # noqa: F401

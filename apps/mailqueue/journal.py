@@ -76,13 +76,13 @@ class Journal:
     def _append(self, message_id: int, fact: dict[str, Any]) -> None:
         line = json.dumps(fact, ensure_ascii=True).encode("ascii") + b"\n"
         with self._guard:
-            self._file.write(line)
+            _write(self._file, line)
             self._facts.setdefault(message_id, []).append(line)
 
     def _rewrite(self) -> None:
         """Replace the file in one step, so that a kill at any moment finds the one or the other."""
         following = _open_locked(self.path + ".new")
-        following.write(b"".join(line for lines in self._facts.values() for line in lines))
+        _write(following, b"".join(line for lines in self._facts.values() for line in lines))
         os.replace(self.path + ".new", self.path)
         self._file.close()
         self._file = following
@@ -94,15 +94,20 @@ def _open_locked(path: str) -> io.FileIO:
     return file
 
 
+def _write(file: io.FileIO, lines: bytes) -> None:
+    if file.write(lines) != len(lines):  # the disk is full: half a line proves nothing
+        raise OSError(errno.ENOSPC, "the journal cannot take another line")
+
+
 def owner_is_gone(path: str) -> bool:
     """Whether the worker of this journal is seen to be gone; False where that cannot be told."""
     try:
         with open(path, "r+b") as file:
             portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-            portalocker.unlock(file)
+            # Its owner may have put another file in this one's place just now.
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except OSError:  # not there, not ours to open, or locked
         return False
-    return True
 
 
 def read(path: str) -> Evidence | None:
@@ -140,8 +145,9 @@ def _take_in(fact: dict[str, Any], started: dict[int, list[int]], answered: list
 
 def discard(path: str) -> None:
     """Remove the journal of a worker that was recovered."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    for left in (path, f"{path}.new"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(left)
 
 
 def _finished(stored: dict[str, Any]) -> Finished:

@@ -16,16 +16,16 @@ from typing import Any
 from . import database, outbox, problems, queries, words
 from .classify import DeliveryError, Failure, classify_exception
 from .compose import Composed, compose, parse_address
-from .delivery import hand_over
+from .delivery import close, hand_over
 from .errors import BadAddress
 from .outbox import Retention
 from .problems import Problem
 from .retry import RetryPolicy
+from .site import Site
 from .tables import define_tables
 from .transports.base import Answer, Transport
 from .transports.capture import Captured
 from .transports.configured import transport_for
-from .site import Site
 from .worker import drain
 
 logger = logging.getLogger("mailqueue")
@@ -179,13 +179,13 @@ class MailQueue:
     def _over(self, transport: Transport, composed: Composed) -> list[Answer]:
         try:
             transport.open()
-        except Exception as error:  # noqa: BLE001 - it becomes the answer for every recipient
+        except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
             failure = classify_exception(transport.stage, error)
             return [Answer.refused(address, failure) for _, address in composed.envelope.recipients]
         try:
             return hand_over(transport, composed.envelope, composed.mime, self.site.sender())
         finally:
-            transport.close()
+            close(transport)
 
     # --- the administrator -----------------------------------------------------------------
 

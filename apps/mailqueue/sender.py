@@ -104,8 +104,9 @@ class Sender(threading.Thread):
         try:
             self._transport.open()
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
+            stage = self._transport.stage
             close(self._transport)
-            return Untried(job.claimed, self, classify_exception(self._transport.stage, error))
+            return Untried(job.claimed, self, classify_exception(stage, error))
         started, begun = self._site.clock(), time.monotonic()
         answers = self._hand_over(job)
         failures = tuple(answer.failure for answer in answers if answer.failure)

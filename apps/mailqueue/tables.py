@@ -199,8 +199,7 @@ def define_tables(db: Any) -> None:
     may_create = bool(db._migrate and db._migrate_enabled)
     with _one_process_at_a_time(db), _no_common_fields(db):
         for name in TABLES:
-            if name not in db.tables:
-                _define(db, name, may_create)
+            _define(db, name, may_create)
         if may_create:
             _create_indexes(db)
     db.commit()

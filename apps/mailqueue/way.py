@@ -85,8 +85,9 @@ class Way:
         try:
             self.transport.open()
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
+            stage = self.transport.stage
             close(self.transport)
-            self.block(classify_exception(self.transport.stage, error))
+            self.block(classify_exception(stage, error))
             return False
         now, name = self._site.clock(), self.transport.name
         if not self.probing or breaker.state(self._db, name).stage in words.TRANSPORT_STAGES:

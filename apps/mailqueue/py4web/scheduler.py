@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from py4web.core import ICECUBE
@@ -37,17 +38,46 @@ STALE_SECONDS = 60.0  # a run that was assigned and has not begun by then never 
 LOST_SECONDS = 3600.0  # a run that has not ended by then is lost
 KEPT_RUNS = 20  # ended runs that stay in the table, for the administrator
 
+QUIET_SECONDS = 2.0  # how long a fork waits for the transactions of the server's other threads
 
-def _forget_pools() -> None:
-    ConnectionPool.POOLS.clear()
+_forking = threading.RLock()  # one fork at a time, or the wait of one would be what another must wait for
+_sqlite_files: set[str] = set()
+_quiet_links: list[sqlite3.Connection] = []
+
+
+def _before_fork() -> None:
+    """Have nothing inherited that only a thread of the parent could release.
+
+    SQLite counts its locks in the process's memory: a child made amid a thread's transaction finds
+    the database locked for ever, and with a reader's lock locks out everybody else meanwhile.
+    """
+    _forking.acquire()
+    for path in _sqlite_files:
+        with suppress(sqlite3.Error):
+            link = sqlite3.connect(path, timeout=QUIET_SECONDS, isolation_level=None, check_same_thread=False)
+            _quiet_links.append(link)  # closing it would give other threads time to begin
+            link.execute("BEGIN EXCLUSIVE")
+            link.execute("ROLLBACK")
+    GLOBAL_LOCKER.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    while _quiet_links:
+        _quiet_links.pop().close()
     GLOBAL_LOCKER.release()
+    _forking.release()
 
 
-# A forked run must not use the sockets of its parent's pooled connections, nor find the lock of the
-# pools held by a thread that it has not inherited.
+def _after_fork_in_child() -> None:
+    _sqlite_files.clear()
+    ConnectionPool.POOLS.clear()  # the sockets are the parent's
+    GLOBAL_LOCKER.release()
+    _forking.release()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=GLOBAL_LOCKER.acquire, after_in_parent=GLOBAL_LOCKER.release, after_in_child=_forget_pools
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )
 
 
@@ -67,6 +97,8 @@ class SendingTask:
         self._server = os.getpid()
         self._server_log = os.dup(2)
         self._retired = threading.Event()
+        if database.engine(self._db) == database.SQLITE and os.path.isfile(self._db._adapter.dbpath):
+            _sqlite_files.add(self._db._adapter.dbpath)
         scheduler.register_task(TASK, self.run)
         asleep = scheduler.sleep_time if scheduler._looping else 0.0
         scheduler.sleep_time = min(scheduler.sleep_time, WAKE_SECONDS)
@@ -145,7 +177,7 @@ class SendingTask:
         ThreadSafeVariable.restore(ICECUBE)
         if not self._retired.is_set():
             os.dup2(self._server_log, 2)
-        _close_listening_sockets()
+        _close_server_sockets()
 
     def _forget_hints(self) -> None:
         """What the hints announced is visible to the drain that follows, so they are spent."""
@@ -221,12 +253,15 @@ class SendingTask:
 
     def _watch(self, asleep: float) -> None:
         """Ensure once in a period. At first, stand in for a loop that still sleeps its long sleep."""
-        until = time.monotonic() + asleep
-        while time.monotonic() < until and not self._retired.wait(WAKE_SECONDS):
-            with _logged("the scheduler could not make a step"), database.own_transaction(self._db):
-                self._scheduler.step()
-        while not self._retired.wait(self._period):
-            self._try_to_ensure()
+        begun = ensured = time.monotonic()
+        while not self._retired.wait(WAKE_SECONDS):
+            now = time.monotonic()
+            if now - begun < asleep:
+                with _logged("the scheduler could not make a step"), database.own_transaction(self._db):
+                    self._scheduler.step()
+            if now - ensured >= self._period:
+                ensured = now
+                self._try_to_ensure()
 
     def _try_to_ensure(self) -> None:
         with _logged("the mail queue's task could not be seen to"):
@@ -256,16 +291,28 @@ def _logged(what: str) -> Iterator[None]:
         logger.warning(what, exc_info=True)
 
 
-def _close_listening_sockets() -> None:
-    """Otherwise a server that is restarted while a run goes on finds its port in use."""
-    for descriptor in _descriptors():
-        try:
-            with socket.socket(fileno=os.dup(descriptor)) as inherited:
-                listening = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        except OSError:
-            continue  # not a socket
-        if listening:
+def _close_server_sockets() -> None:
+    """Close what the server listens on, and the visitors' connections.
+
+    Otherwise a server that is restarted while a run goes on finds its port in use, and a visitor
+    whose page ends with the connection waits for the end of the run.
+    """
+    own = {descriptor: about for descriptor in _descriptors() if (about := _about_socket(descriptor))}
+    served = {port for listening, port in own.values() if listening}
+    for descriptor, (_, port) in own.items():
+        if port in served:
             os.close(descriptor)
+
+
+def _about_socket(descriptor: int) -> tuple[bool, Any] | None:
+    """Whether it listens, and its own port (of a Unix socket, its path); None for what is no socket."""
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as inherited:
+            listening = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            name = inherited.getsockname()
+    except OSError:
+        return None
+    return bool(listening), name[1] if isinstance(name, tuple) else name or descriptor
 
 
 def _descriptors() -> list[int]:

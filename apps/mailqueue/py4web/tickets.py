@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from py4web.core import action, error_logger, get_error_snapshot
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from py4web.core import action, error_logger, get_error_snapshot, request
 
 from ..problems import Problem
 
@@ -21,4 +24,18 @@ def issue(app_name: str, problem: Problem) -> None:
     try:
         raise MailProblem(str(problem)) from None
     except MailProblem:
-        error_logger.log(app_name, get_error_snapshot())
+        with _some_request():
+            error_logger.log(app_name, get_error_snapshot())
+
+
+@contextmanager
+def _some_request() -> Iterator[None]:
+    """py4web's logger asks for the request's path; a worker has no request."""
+    if request.environ is not None:
+        yield
+        return
+    request.__init__({})
+    try:
+        yield
+    finally:
+        request.__init__(None)

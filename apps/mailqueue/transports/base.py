@@ -86,7 +86,7 @@ class Transport(ABC):
                 which the message may have been taken though no answer came.
 
         Returns:
-            One answer for each recipient.
+            One answer for each recipient, in any order.
 
         Raises:
             Exception: whatever met the whole message; classified by `stage`.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email import message_from_bytes, policy
+from email.message import MIMEPart
 
 from .. import words
 from ..classify import SiteFault
@@ -45,12 +46,19 @@ def readable(sender: str, recipients: Sequence[str], mime: bytes) -> str:
     """A message as a developer wants to read it in a log: envelope, subject, decoded text."""
     message = message_from_bytes(mime, policy=policy.default)
     body = message.get_body(("plain", "html"))
-    text = body.get_content() if body else ""
+    text = _text_of(body) if body else ""
     line = "-" * 40
     return (
         f"email not sent\n{line}\nFrom: {sender}\nTo: {', '.join(recipients)}\n"
         f"Subject: {message['Subject']}\n\n{text}\n{line}\n"
     )
+
+
+def _text_of(body: MIMEPart) -> str:
+    try:
+        return str(body.get_content())
+    except LookupError:  # a charset that Python does not know
+        return bytes(body.get_payload(decode=True)).decode("utf-8", "replace")
 
 
 class LoggingTransport(_CaptureTransport):

@@ -38,7 +38,9 @@ def transport_for(settings: Any, captured: list[Captured]) -> Transport:
         raise SiteFault("bad-server-address", f"server is {type(server).__name__}, not text")
     if server == "logging":
         return LoggingTransport(settings.logger)
-    if server.startswith("logging:") and server != "logging:":
+    if server == "logging:":
+        raise SiteFault("bad-server-address", "server is 'logging:' without the name of a file")
+    if server.startswith("logging:"):
         return FileTransport(server.removeprefix("logging:"))
     if server == "memory":
         return MemoryTransport(captured)

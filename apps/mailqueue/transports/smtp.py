@@ -196,8 +196,7 @@ class SmtpTransport(Transport):
             answers += self._text(accepted, mime, before_dot)
         elif self._wire:
             self._reset()
-        order = {recipient: place for place, recipient in enumerate(recipients)}
-        return sorted(answers, key=lambda answer: order[answer.recipient])
+        return answers
 
     def _mail_from(self, sender: str, size: int, smtputf8: bool) -> None:
         self.stage = words.MAIL
@@ -317,13 +316,11 @@ class SmtpTransport(Transport):
         """Make the connection ready for the next message, or close it."""
         if self._wire is None:
             return
-        stage, self.stage = self.stage, words.RSET
         try:
             if not self._wire.command("RSET", self._timeouts.command).positive:
                 self._drop()
         except OSError:
             self._drop()
-        self.stage = stage
 
     def _drop(self) -> None:
         if self._wire is not None:
