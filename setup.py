@@ -1,9 +1,11 @@
 """One installable package, `mailqueue`, made from apps/mailqueue."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "apps" / "mailqueue"
@@ -15,6 +17,17 @@ PACKAGES = sorted(
 )
 DEMO = ["aiosmtpd>=1.4.6"]
 
+
+class BuildWithManifest(build_py):
+    """The manifest lies at the top of the repository; the package carries a copy."""
+
+    def run(self) -> None:
+        """Build, then copy."""
+        super().run()
+        if not self.editable_mode:
+            shutil.copy(HERE / "plugin_manifest.json", Path(self.build_lib) / "mailqueue")
+
+
 setup(
     name="mailqueue",
     version=VERSION.group(1),
@@ -22,9 +35,10 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
+    cmdclass={"build_py": BuildWithManifest},
     packages=PACKAGES,
     package_dir={"mailqueue": "apps/mailqueue"},
-    package_data={"mailqueue": ["py.typed", "plugin_manifest.json", "templates/**/*", "static/**/*"]},
+    package_data={"mailqueue": ["py.typed", "templates/**/*", "static/**/*"]},
     python_requires=">=3.10",
     install_requires=["py4web>=1.20250901.0", "pydal>=20250629.0", "yatl", "email-validator>=2.2", "click"],
     extras_require={
@@ -34,8 +48,10 @@ setup(
             "pytest>=8",
             "pytest-cov",
             "hypothesis",
-            "webtest",
             "cryptography",
+            "psycopg2-binary",
+            "pymysql",
+            "selenium",
             "mypy",
             "ruff",
             "build",

@@ -1,0 +1,1 @@
+"""The folder that `py4web run apps` serves."""

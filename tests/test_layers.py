@@ -125,7 +125,8 @@ def _module_at(package: Path, path: list[str], name: str) -> str:
             return "/".join(parts)
         if parts and package.joinpath(*parts[:-1], f"{parts[-1]}.py").is_file():
             return "/".join(parts)
-    return "/".join([*path, "__init__"])
+    a_folder = package.joinpath(*path).is_dir()
+    return "/".join([*path, "__init__"] if a_folder else path)
 
 
 def complaints(package: Path) -> list[str]:

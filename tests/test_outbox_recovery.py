@@ -266,6 +266,28 @@ def test_what_waits_or_is_being_sent_is_never_purged(db: DAL) -> None:
     assert snapshot(db) == before
 
 
+def test_what_is_retried_while_it_is_purged_keeps_its_content(
+    db: DAL, other: DAL, db_uri: str, tmp_path: Path
+) -> None:
+    if db_uri.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time: nothing can come in between")
+    message_id = end(db, words.FAILED)
+    purged: list[int] = []
+
+    def purge() -> None:
+        with another_dal(db_uri, tmp_path) as own:
+            purged.append(outbox.purge(own, now=NOW + 99 * DAY, retention=KEEP))
+
+    assert outbox.retry(db, message_id, NOW)
+    purging = threading.Thread(target=purge)
+    purging.start()
+    until_waiting(other, 1, purging)
+    db.commit()
+    purging.join()
+    assert purged == [0]
+    assert outbox.has_content(db, message_id)
+
+
 def test_one_purge_touches_a_few_messages_only(db: DAL) -> None:
     for _ in range(5):
         end(db, words.SENT)

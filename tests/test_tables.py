@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,28 @@ def test_six_processes_that_start_at_once_on_an_empty_database_all_come_up(
     with another_dal(db_uri, tmp_path / "same" if folders == "same" else tmp_path / "own0") as db:
         assert len(all_rows(db, "worker")) == 6
         assert index_names(db) == set(tables._INDEXES)
+
+
+@pytest.mark.parametrize("folder", ["same", "own"])
+def test_whoever_defines_keeps_the_others_waiting(db_uri: str, tmp_path: Path, folder: str) -> None:
+    for name in ("same", "own"):
+        (tmp_path / name).mkdir()
+    first = DAL(db_uri, folder=str(tmp_path / "same"))
+    done = threading.Event()
+
+    def define() -> None:
+        second = DAL(db_uri, folder=str(tmp_path / folder))
+        define_tables(second)
+        done.set()
+        second._adapter.close("rollback")
+
+    waiting = threading.Thread(target=define)
+    with tables._one_process_at_a_time(first):
+        waiting.start()
+        assert not done.wait(0.4)
+    assert done.wait(30)
+    waiting.join()
+    first._adapter.close("rollback")
 
 
 def test_no_name_is_a_reserved_word_of_any_database(tmp_path: Path) -> None:

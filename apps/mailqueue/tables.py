@@ -181,6 +181,11 @@ _INDEXES = {
 }
 
 
+def columns() -> dict[str, list[str]]:
+    """The tables and their columns, `id` apart."""
+    return {name: [field.name for field in fields()] for name, fields in _FIELDS.items()}
+
+
 def define_tables(db: Any) -> None:
     """Define the tables on a DAL, and create or migrate them where the DAL may.
 

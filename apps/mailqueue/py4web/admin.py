@@ -32,6 +32,15 @@ PACKAGE = Path(__file__).resolve().parent.parent
 TEMPLATES = PACKAGE / "templates"
 STATIC = PACKAGE / "static"
 
+# Each page and where it is, below the route; each verb is a POST below a message's page.
+PAGES = {
+    "messages": "",
+    "message": "/message/<message_id:int>",
+    "content": "/message/<message_id:int>/content",
+    "problems": "/problems",
+}
+VERBS = ("retry", "cancel")
+
 ROWS = 50  # messages on one page
 SIGNATURE_LIFESPAN = 3600  # seconds: how long after loading a page its buttons work
 
@@ -146,12 +155,10 @@ class AdminPages:
 
     def mount(self) -> None:
         """Bind every page and verb to its URL in the app that is being loaded."""
-        self._mount_page("", self.messages, "messages.html")
-        self._mount_page("/message/<message_id:int>", self.message, "message.html")
-        self._mount_page("/message/<message_id:int>/content", self.content, "content.html")
-        self._mount_page("/problems", self.problems, "problems.html")
-        self._mount_verb(self.retry)
-        self._mount_verb(self.cancel)
+        for name, path in PAGES.items():
+            self._mount_page(path, getattr(self, name), f"{name}.html")
+        for name in VERBS:
+            self._mount_verb(getattr(self, name))
         action(f"{self._route}/static/<fp:path>", method="GET")(_static)
 
     def _mount_page(self, path: str, page: Callable[..., dict[str, Any]], template: str) -> None:

@@ -1,0 +1,60 @@
+"""The command `mailqueue`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import click
+
+from .errors import MailQueueError
+from .version import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mailqueue")
+def main() -> None:
+    """An outbound mail queue for py4web and web2py."""
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Walk the story, say what is seen, exit 0 if all of it held.")
+@click.option("--port", default=8000, show_default=True, help="The site's port; the next free one if taken.")
+@click.option("--smtp-port", default=0, help="The mail catcher's port; any free one by default.")
+@click.option("--inbox-port", default=0, help="The port of its inbox; any free one by default.")
+@click.option("--folder", type=click.Path(file_okay=False), help="Keep the site's state there.")
+def demo(check: bool, port: int, smtp_port: int, inbox_port: int, folder: str | None) -> None:
+    """Run a small site and a mail catcher on this machine, to try everything by hand."""
+    from .demo import Check, running
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started is ended
+    try:
+        with running(port, smtp_port, inbox_port, folder) as site:
+            if check:
+                sys.exit(0 if Check(site, click.echo).run() else 1)
+            click.echo(site.story())
+            signal.pause()
+    except KeyboardInterrupt:
+        click.echo("\nStopped.")
+    except (MailQueueError, RuntimeError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Compare it with the code; exit 1 where they differ.")
+def manifest(check: bool) -> None:
+    """Print the plugin's manifest, or compare it with the code."""
+    from .manifest import differences, manifest_text
+
+    try:
+        if not check:
+            click.echo(manifest_text(), nl=False)
+            return
+        found = differences()
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"the manifest cannot be read: {error}") from error
+    for line in found:
+        click.echo(line)
+    if found:
+        sys.exit(1)
+    click.echo("The manifest and the code agree.")

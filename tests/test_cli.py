@@ -1,0 +1,75 @@
+"""The command `mailqueue`, as a user calls it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.smtp_server import free_port
+
+COMMAND = [sys.executable, "-c", "from mailqueue.cli import main; main()"]
+
+
+def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def test_help_names_every_command() -> None:
+    answer = run("--help")
+    assert answer.returncode == 0
+    assert {"demo", "manifest"} <= set(answer.stdout.split())
+
+
+def test_version_is_the_packages() -> None:
+    from mailqueue import __version__
+
+    assert run("--version").stdout.strip() == f"mailqueue, version {__version__}"
+
+
+def test_the_manifest_is_printed_and_checked() -> None:
+    assert '"name": "mailqueue"' in run("manifest").stdout
+    checked = run("manifest", "--check")
+    assert (checked.returncode, checked.stdout) == (0, "The manifest and the code agree.\n")
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("demo", "--port", "x"), ("manifest", "--what")])
+def test_a_users_mistake_is_answered_without_a_traceback(arguments: tuple[str, ...]) -> None:
+    answer = run(*arguments)
+    assert answer.returncode == 2
+    assert "Traceback" not in answer.stderr
+    assert "Error" in answer.stderr
+
+
+def test_a_taken_port_is_a_plain_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        answer = run("demo", "--check", "--inbox-port", str(taken.getsockname()[1]))
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+
+
+def test_the_demo_tells_its_story_and_ends_in_good_order(tmp_path: Path) -> None:
+    port = free_port()
+    command = [*COMMAND, "demo", "--port", str(port), "--folder", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout
+        said = ""
+        while "Ctrl-C" not in said:
+            line = demo.stdout.readline()
+            assert line, said
+            said += line
+        assert f"http://127.0.0.1:{port}/mailqueue/index" in said
+        password = (tmp_path / "state" / "administrator.txt").read_text(encoding="utf-8").split()[1]
+        assert password in said
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(20) == 0
+    with socket.socket() as again:  # the site and whatever it started are gone
+        assert again.connect_ex(("127.0.0.1", port)) != 0
+    assert (tmp_path / "state" / "administrator.txt").stat().st_mode & 0o777 == 0o600
