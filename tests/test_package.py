@@ -32,11 +32,11 @@ def served(tmp_path: Path) -> str:
     return SERVED.format(apps=str(apps))
 
 
-FOUND = (
-    "print(sorted(r['rule'] + r['method'] for r in py4web.core.Reloader.ROUTES['mailqueue'] if 'index' in r['rule'])); "
-    "print(__import__('mailqueue').QueuedMailer.__module__, sys.modules['apps.mailqueue'].__name__); "
-    "sys.stdout.flush()"
-)
+FOUND = """
+print(sorted(r['rule'] + r['method'] for r in py4web.core.Reloader.ROUTES['mailqueue'] if 'index' in r['rule']))
+print(__import__('mailqueue').QueuedMailer.__module__, sys.modules['apps.mailqueue'].__name__)
+sys.stdout.flush()
+""".strip().replace("\n", "; ")
 
 
 @pytest.mark.parametrize("order", ["library first", "app first"])

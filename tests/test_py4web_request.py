@@ -71,6 +71,7 @@ mount("template_first", lambda: dict(), "broken.html", db)
 mount("session", lambda: "done", session, auth, T, flash)
 mount("alone", lambda: "done", session, work=alone)
 mount("alone_exception", lambda: 1 / 0, session, work=alone)
+mount("mail_only_exception", lambda: 1 / 0, db, work=alone)
 mount("thread_exception", lambda: 1 / 0, db, work=in_thread)
 mount("direct", lambda: "done", db, work=directly)
 mount("direct_exception", lambda: 1 / 0, db, work=directly)
@@ -124,6 +125,7 @@ BOTH = {"thing": 1, "message": 1}
         ("session", 200, BOTH),
         ("exception", 500, {}),
         ("abort", 400, {}),
+        ("mail_only_exception", 500, {}),
         ("template", 500, {}),
         ("template_first", 500, BOTH),
     ],
