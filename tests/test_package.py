@@ -33,7 +33,8 @@ def served(tmp_path: Path) -> str:
 
 
 FOUND = """
-print(sorted(r['rule'] + r['method'] for r in py4web.core.Reloader.ROUTES['mailqueue'] if 'index' in r['rule']))
+routes = py4web.core.Reloader.ROUTES['mailqueue']
+print(sorted(route['rule'] + route['method'] for route in routes if 'index' in route['rule']))
 print(__import__('mailqueue').QueuedMailer.__module__, sys.modules['apps.mailqueue'].__name__)
 sys.stdout.flush()
 """.strip().replace("\n", "; ")

@@ -1,8 +1,7 @@
 """Sending from pydal's Scheduler: a periodic task, woken by a row that commits with the mail.
 
-The scheduler's way of losing tasks is answered here, not patched there: whatever happened to the
-periodic row or to the scheduler's thread, ensure() brings it back. One thread for each process
-calls it once in a period.
+Whatever happened to the periodic row or to the scheduler's thread, ensure() brings it back. One
+thread for each process calls it once in a period.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from py4web.core import ICECUBE
 from pydal._globals import GLOBAL_LOCKER
 from pydal.connection import ConnectionPool
-from pydal.tools.scheduler import delta
+from pydal.tools.scheduler import Scheduler, delta
 from pydal.tools.scheduler import now as scheduler_now
 from threadsafevariable import ThreadSafeVariable
 
@@ -79,6 +78,30 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )
+
+
+def _mended(stock_step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A step that ends its transaction, and of which one goes on at a time in a process.
+
+    pydal's own leaves one open whenever somebody else took the run that it was about to take, and
+    with it, on SQLite, the database locked as long as its loop sleeps.
+    """
+    one_at_a_time = threading.Lock()
+
+    def step(scheduler: Any) -> Any:
+        with one_at_a_time:
+            try:
+                return stock_step(scheduler)
+            finally:
+                scheduler.db.rollback()
+
+    step.mailqueue_mended = True  # type: ignore[attr-defined]
+    return step
+
+
+# On the class, since a scheduler's loop runs before anybody tells us of the scheduler.
+if not hasattr(Scheduler.step, "mailqueue_mended"):
+    Scheduler.step = _mended(Scheduler.step)
 
 
 class SendingTask:
@@ -242,7 +265,8 @@ class SendingTask:
             status="assigned", period=self._period
         )
         if not waiting and self._db(underway).isempty():
-            self._insert(period=self._period)
+            # Not due at once: the hint of the start is, and two runs would get in each other's way.
+            self._insert(period=self._period, after=self._period)
 
     def _prune(self) -> None:
         run = self._db.task_run
