@@ -48,30 +48,35 @@ def _before_fork() -> None:
     """Have nothing inherited that only a thread of the parent could release.
 
     SQLite counts its locks in the process's memory: a child made amid a thread's transaction finds
-    the database locked for ever, and with a reader's lock locks out everybody else meanwhile.
+    the database locked for ever, and while it waits to write locks out everybody else. So nobody is
+    in a transaction while the process forks.
     """
     _forking.acquire()
     for path in _sqlite_files:
         with suppress(sqlite3.Error):
             link = sqlite3.connect(path, timeout=QUIET_SECONDS, isolation_level=None, check_same_thread=False)
-            _quiet_links.append(link)  # closing it would give other threads time to begin
+            _quiet_links.append(link)
             link.execute("BEGIN EXCLUSIVE")
-            link.execute("ROLLBACK")
     GLOBAL_LOCKER.acquire()
 
 
 def _after_fork_in_parent() -> None:
-    while _quiet_links:
-        _quiet_links.pop().close()
     GLOBAL_LOCKER.release()
+    _end_quiet()
     _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    _sqlite_files.clear()
     ConnectionPool.POOLS.clear()  # the sockets are the parent's
     GLOBAL_LOCKER.release()
+    _end_quiet()
+    _sqlite_files.clear()
     _forking.release()
+
+
+def _end_quiet() -> None:
+    while _quiet_links:
+        _quiet_links.pop().close()
 
 
 if hasattr(os, "register_at_fork"):
