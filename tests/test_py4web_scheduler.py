@@ -247,13 +247,15 @@ def test_a_run_does_not_spend_the_hint_of_a_mail_it_cannot_see_yet(tmp_path: Pat
         mail.enable_scheduler(make_scheduler(mail.db, tmp_path))
         assert mail._task
         mail.db.commit()
+        mail.send("bob@x.test")
         mail.db.on_request({})
-        mail.send("ann@x.test")  # while an older hint waits
+        mail.send("ann@x.test")  # while bob's hint waits
         run = threading.Thread(target=mail._task.run)
         run.start()
         run.join()
         mail.db.on_success({})
-        assert (len(hints(mail)), mail.counts()["queued"]) == (1, 1)
+        # Ann's and, since a start gives one too, that of the start.
+        assert (len(hints(mail)), mail.counts()["queued"], mail.counts()["sent"]) == (2, 1, 1)
         retire(mail)
         mail.db.close()
 

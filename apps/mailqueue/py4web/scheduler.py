@@ -134,7 +134,8 @@ class SendingTask:
         _retire_earlier(name, scheduler)
         self._try_to_ensure()
         with _logged("the mail queue's task could not be woken"), database.own_transaction(self._db):
-            self._hint()  # the site may have been started because its settings were repaired
+            # The site may have been started because its settings were repaired. Not before it is loaded.
+            self._insert(period=None, after=WAKE_SECONDS)
         watch = threading.Thread(target=self._watch, args=(asleep,), name=name, daemon=True)
         watch.mailqueue_task = self  # type: ignore[attr-defined]  # what outlives a reload
         watch.start()
