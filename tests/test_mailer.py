@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,12 @@ def test_nobody_listens_is_no_wait(mail: QueuedMailer) -> None:
         mail.settings.server = f"127.0.0.1:{port}"
         assert mail.send_direct_email("ann@x.test") is False
     assert open_causes(mail) == ["connect-refused"]
+
+
+@pytest.mark.parametrize("sender", ["you@example.com", None, "no address"])
+def test_a_message_id_never_carries_the_domain_of_an_example(tmp_path: Path, sender: str | None) -> None:
+    mail = make_mail(tmp_path, sender=sender)
+    mail.send("ann@x.test")
+    (message,) = rows(mail, "message")
+    host = message["message_uid"].strip("<>").rpartition("@")[2]
+    assert host in (socket.gethostname(), "localhost")

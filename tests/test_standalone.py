@@ -71,7 +71,9 @@ def test_settings_are_kept_for_the_owner_alone_and_a_password_is_not_shown_again
     session = administrator._administrator
     secret = "very-secret-password"
     fields = {"server": "127.0.0.1:25", "sender": demo.SENDER, "user": "site", "security": "plain"}
-    administrator._fill(session, "mail_server", **fields, password=secret)
+    saved = administrator._fill(session, "mail_server", **fields, password=secret)
+    assert [step.status_code for step in saved.history] == [303]
+    assert "Saved." in saved.history[0].headers["Set-Cookie"]
     assert secret not in administrator._page(session, "mail_server").text
     administrator._fill(session, "mail_server", **fields, password="")
     stored = folder / "state" / "mail_server.json"

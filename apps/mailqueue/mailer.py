@@ -14,10 +14,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from . import database, outbox, problems, queries, words
-from .classify import DeliveryError, Failure, classify_exception
+from .classify import DeliveryError, Failure, SiteFault, classify_exception
 from .compose import Composed, compose, parse_address
 from .delivery import close, hand_over
-from .errors import BadAddress
 from .outbox import Retention
 from .problems import Problem
 from .retry import RetryPolicy
@@ -25,7 +24,7 @@ from .site import Site
 from .tables import define_tables
 from .transports.base import Answer, Transport
 from .transports.capture import Captured
-from .transports.configured import transport_for
+from .transports.configured import check_sender, transport_for
 from .worker import drain
 
 logger = logging.getLogger("mailqueue")
@@ -111,10 +110,11 @@ class MailQueue:
     def _own_domain(self) -> str:
         """The right side of a Message-ID: the sender's domain, or this host while there is none."""
         try:
-            return parse_address(self.settings.sender).spec.rpartition("@")[2].strip("[]")
-        except BadAddress:
+            check_sender(self.settings.sender)
+        except SiteFault:
             host = socket.gethostname()
             return host if host.isascii() and host else "localhost"
+        return parse_address(self.settings.sender).spec.rpartition("@")[2].strip("[]")
 
     def queue(self, composed: Composed, *, priority: int, category: str) -> int:
         """Insert a message in the caller's transaction, and wake who sends it. Returns its id."""

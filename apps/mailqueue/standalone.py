@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from py4web import DAL, HTTP, URL, Field, Flash, Session, Translator, action, redirect
+from py4web import DAL, HTTP, URL, Field, Session, Translator, action, redirect
 from py4web.core import required_folder
 from py4web.utils.auth import Auth
 from py4web.utils.factories import Inject
@@ -40,11 +40,11 @@ logger = logging.getLogger("mailqueue")
 db = DAL("sqlite://storage.db", folder=str(FOLDER), pool_size=1)
 session = Session(expiration=86400)
 T = Translator(required_folder(str(FOLDER), "translations"))
-flash = Flash()
 auth = Auth(session, db, use_username=False, password_complexity={"entropy": 20})
 groups = Tags(db.auth_user, "groups")
 mail = QueuedMailer(db)
 auth.sender = mail
+flash = auth.flash  # a second one would delete the first one's cookie
 
 
 def _stored_settings() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email import message_from_bytes, policy
@@ -38,8 +39,8 @@ class _CaptureTransport(Transport):
         self._capture(sender, recipients, mime)
         return [Answer(recipient, None, text=f"captured by {self.name}") for recipient in recipients]
 
-    def _capture(self, sender: str, recipients: Sequence[str], mime: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _capture(self, sender: str, recipients: Sequence[str], mime: bytes) -> None: ...
 
 
 def readable(sender: str, recipients: Sequence[str], mime: bytes) -> str:
