@@ -171,7 +171,7 @@ def _the_cause_is_named_once(site: Site, served: ServedSite, cause: str) -> None
     problem = open_problems(site)
     assert [entry["cause"].split("@")[0] for entry in problem] == [cause]
     assert "secret" not in str(problem)
-    assert served.log.count(f"{problem[0]['summary']}") >= 1
+    eventually(lambda: problem[0]["summary"] in served.log, "the cause in the log", lambda: served.log)
 
 
 def _the_links_verify(site: Site, served: ServedSite, good: ScriptedServer) -> None:
