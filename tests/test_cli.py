@@ -9,20 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
+from mailqueue.cli import main
 from support.smtp_server import free_port
 
 COMMAND = [sys.executable, "-c", "from mailqueue.cli import main; main()"]
 
 
-def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False
-    )
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
 
 
 def test_help_names_every_command() -> None:
     answer = run("--help")
-    assert answer.returncode == 0
+    assert answer.exit_code == 0
     assert {"demo", "manifest"} <= set(answer.stdout.split())
 
 
@@ -35,15 +35,15 @@ def test_version_is_the_packages() -> None:
 def test_the_manifest_is_printed_and_checked() -> None:
     assert '"name": "mailqueue"' in run("manifest").stdout
     checked = run("manifest", "--check")
-    assert (checked.returncode, checked.stdout) == (0, "The manifest and the code agree.\n")
+    assert (checked.exit_code, checked.stdout) == (0, "The manifest and the code agree.\n")
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("demo", "--port", "x"), ("manifest", "--what")])
 def test_a_users_mistake_is_answered_without_a_traceback(arguments: tuple[str, ...]) -> None:
     answer = run(*arguments)
-    assert answer.returncode == 2
-    assert "Traceback" not in answer.stderr
-    assert "Error" in answer.stderr
+    assert answer.exit_code == 2
+    assert "Traceback" not in answer.output
+    assert "Error" in answer.output
 
 
 def test_a_taken_port_is_a_plain_error() -> None:
@@ -51,8 +51,8 @@ def test_a_taken_port_is_a_plain_error() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         answer = run("demo", "--check", "--inbox-port", str(taken.getsockname()[1]))
-    assert answer.returncode == 1
-    assert "Traceback" not in answer.stderr
+    assert answer.exit_code == 1
+    assert "Traceback" not in answer.output
 
 
 def test_the_demo_tells_its_story_and_ends_in_good_order(tmp_path: Path) -> None:
