@@ -250,12 +250,13 @@ def test_a_run_does_not_spend_the_hint_of_a_mail_it_cannot_see_yet(tmp_path: Pat
         mail.send("bob@x.test")
         mail.db.on_request({})
         mail.send("ann@x.test")  # while bob's hint waits
+        own = mail.db(mail.db.task_run.id > 0).select(mail.db.task_run.id.max()).first()
         run = threading.Thread(target=mail._task.run)
         run.start()
         run.join()
         mail.db.on_success({})
-        # Ann's and, since a start gives one too, that of the start.
-        assert (len(hints(mail)), mail.counts()["queued"], mail.counts()["sent"]) == (2, 1, 1)
+        assert own[mail.db.task_run.id.max()] in [hint["id"] for hint in hints(mail)]
+        assert (mail.counts()["queued"], mail.counts()["sent"]) == (1, 1)
         retire(mail)
         mail.db.close()
 

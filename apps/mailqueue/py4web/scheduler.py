@@ -33,7 +33,7 @@ logger = logging.getLogger("mailqueue")
 TASK = "mailqueue_send"
 WAKE_SECONDS = 1.0  # the scheduler looks for new runs so often
 RUN_SECONDS = 300.0  # a run begins no further message after that, so that other tasks have their turn
-STALE_SECONDS = 60.0  # a run that was assigned and has not begun by then never will
+STALE_SECONDS = 15.0  # a run that was assigned and has not begun by then never will
 LOST_SECONDS = 3600.0  # a run that has not ended by then is lost
 KEPT_RUNS = 20  # ended runs that stay in the table, for the administrator
 
