@@ -351,9 +351,24 @@ def test_whatever_is_wrong_with_a_mail_of_auths_the_visitor_does_not_see_it(
 ) -> None:
     fault(mail, auth_of(mail))
     assert open_causes(mail) == ["auth-mail-not-queued"]
-    assert rows(mail, "message") == []
+    assert rows(mail, "content") == []
+    lost = [row for row in rows(mail, "message") if row["status"] == "failed"]
+    assert len(lost) == (0 if fault is _no_table else 1)  # without its table it is in the log alone
+    assert all(row["category"] == "auth" and row["error"] and row["due"] is None for row in lost)
     assert any(record.levelno == logging.ERROR for record in caplog.records)
-    assert "SECRET" not in str(rows(mail, "problem"))
+    assert "SECRET" not in str(rows(mail, "problem")) + str(rows(mail, "message"))
+
+
+def test_every_person_whose_mail_of_auths_was_given_up_stays_in_view(mail: QueuedMailer) -> None:
+    auth = auth_of(mail)
+    for label in ("first", "second"):
+        auth.send("verify_email", {**USER, "email": f"{label}@{'a' * 70}.test"}, link="x")
+    mail.send("bob@x.test")
+    mail.settings.server = "memory"
+    assert mail.process_queue()["sent"] == 1
+    assert open_causes(mail) == ["auth-mail-not-queued"], "a mail that was given up does not come back"
+    failed = [row["address"] for row in rows(mail, "recipient") if row["status"] == "failed"]
+    assert [address.partition("@")[0] for address in failed] == ["first", "second"]
 
 
 def test_a_site_may_derive_its_own_mailer(tmp_path: Path) -> None:
@@ -367,4 +382,4 @@ def test_a_site_may_derive_its_own_mailer(tmp_path: Path) -> None:
     assert open_causes(mail) == ["auth-mail-not-queued"]
     mail.send("bob@x.test")
     auth_of(mail).send("verify_email", USER, link="x")
-    assert [row["category"] for row in rows(mail, "message")] == ["site", "auth"]
+    assert [row["category"] for row in rows(mail, "message")] == ["auth", "site", "auth"]

@@ -203,6 +203,22 @@ class MailQueue:
         if problem:
             self.announce(problem)
 
+    def note_refused(self, address: str, subject: str, reason: str, category: str) -> None:
+        """Keep a message that could not be made as a failed one, for the administrator. Never raises."""
+        try:
+            with self.transaction(), database.savepoint(self.db):
+                outbox.refuse(
+                    self.db,
+                    address=address,
+                    subject=subject,
+                    reason=reason,
+                    category=category,
+                    now=self.site.clock(),
+                    retention=self.site.retention,
+                )
+        except Exception:
+            logger.exception("a message that could not be made could not be noted either")
+
     def transaction(self) -> AbstractContextManager[None]:
         """The caller's transaction if there is one, else one of its own: a context manager."""
         return nullcontext() if self.in_host_transaction() else database.own_transaction(self.db)

@@ -15,6 +15,7 @@ from typing import Any
 
 from . import database, words
 from .compose import Composed
+from .errors import BadMessage
 from .tables import ATTEMPT, CONTENT, MESSAGE, RECIPIENT, WORKER
 
 # Largest piece of MIME text in one row: under every server's default limit for a statement.
@@ -141,10 +142,10 @@ def enqueue(db: Any, composed: Composed, *, now: float, priority: int, category:
         The message's id.
 
     Raises:
-        ValueError: there is no such priority; nobody would claim the message.
+        BadMessage: there is no such priority; nobody would claim the message.
     """
     if priority not in words.PRIORITIES:
-        raise ValueError(f"priority is {priority!r}, expected one of {words.PRIORITIES}")
+        raise BadMessage(f"priority is {priority!r}, expected one of {words.PRIORITIES}")
     recipients = composed.envelope.recipients
     own = _fitting(
         db[MESSAGE],
@@ -197,6 +198,51 @@ def _fitting(table: Any, **values: Any) -> dict[str, Any]:
 
 def _storable(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def refuse(
+    db: Any, *, address: str, subject: str, reason: str, category: str, now: float, retention: Retention
+) -> int:
+    """Insert a message that could not be made, as failed, so that it is not lost from sight.
+
+    In the caller's transaction. It has no text, so it cannot be retried.
+
+    Args:
+        address: whom it was for, as it was given.
+        reason: why it could not be made.
+
+    Returns:
+        The message's id.
+    """
+    message = _fitting(
+        db[MESSAGE],
+        status=words.FAILED,
+        priority=words.NORMAL,
+        category=category,
+        subject=subject,
+        byte_size=0,
+        recipients=1,
+        attempts=0,
+        created_on=now,
+        finished_on=now,
+        purge_on=now + retention.record,
+        failure_kind=words.MESSAGE,
+        error=reason,
+    )
+    message_id = int(db[MESSAGE].insert(**message))
+    recipient = _fitting(
+        db[RECIPIENT],
+        message_ref=message_id,
+        address=address,
+        kind=words.TO,
+        status=words.FAILED,
+        attempts=0,
+        failure_kind=words.MESSAGE,
+        reply=reason,
+        changed_on=now,
+    )
+    db[RECIPIENT].insert(**recipient)
+    return message_id
 
 
 def retry(db: Any, message_id: int, now: float) -> bool:

@@ -18,6 +18,7 @@ from .tables import PROBLEM
 
 OPEN = "open"
 RESOLVED = "resolved"
+IN_VIEW = 86400.0  # seconds for which an entry of a mail that was given up stays open
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ def resolve_unless(db: Any, transport: str, kinds: Collection[str], now: float) 
     """
     table = db[PROBLEM]
     gone = table.transport.belongs(["", transport]) & ~table.failure_kind.belongs(list(kinds))
-    _resolve(db, gone, now)
+    # A mail that was given up does not come back with the next one that is sent.
+    over = (table.stage != words.BUILD) | (table.last_seen < now - IN_VIEW)
+    _resolve(db, gone & over, now)
 
 
 def _resolve(db: Any, which: Any, now: float) -> None:

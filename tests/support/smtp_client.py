@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SENDER = "site@site.test"
 MIME = b"From: site@site.test\r\nSubject: hello\r\n\r\nworld\r\n"
 # Never reached where the server answers, however slow the machine is.
-PATIENT = Timeouts(connect=20, command=20, data=20, block=20, dot=20, quit=20)
-HASTY = Timeouts(connect=0.3, command=0.3, data=0.3, block=20, dot=0.3, quit=0.3)
+PATIENT = Timeouts(connect=20, greeting=20, command=20, data=20, block=20, dot=20, quit=20)
+HASTY = Timeouts(connect=0.3, greeting=0.3, command=0.3, data=0.3, block=20, dot=0.3, quit=0.3)
 
 
 def smtp_to(server: ScriptedServer, *, security: str = PLAIN, **options: Any) -> SmtpTransport:

@@ -195,18 +195,20 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
 
     def _queue_for_auth(self, given: Mapping[str, Any], priority: int | None, category: str | None) -> None:
         """Queue a mail of Auth's. Whatever is wrong with it is not the visitor's business."""
+        category = category or "auth"
         try:
             composed = self.compose(self._neutral(**given))
             with self.transaction(), savepoint(self.db):
                 self.queue(
                     composed,
                     priority=words.URGENT if priority is None else priority,
-                    category=category or "auth",
+                    category=category,
                 )
         except Exception as error:
             logger.exception("a mail of Auth could not be queued")
             failure = Failure(words.MESSAGE, words.BUILD, "auth-mail-not-queued", str(error)[:500])
             self.note_problem(failure, "")
+            self.note_refused(str(given["to"]), str(given["subject"]), failure.text, category)
 
     # --- the rest of a site ----------------------------------------------------------------
 

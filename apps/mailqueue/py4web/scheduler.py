@@ -37,6 +37,7 @@ STALE_SECONDS = 15.0  # a run that was assigned and has not begun by then never 
 LOST_SECONDS = 3600.0  # a run that has not ended by then is lost
 KEPT_RUNS = 20  # ended runs that stay in the table, for the administrator
 
+START_SECONDS = 2.0  # how long a step waits for the run that it forked to begin
 QUIET_SECONDS = 2.0  # how long a fork waits for the transactions of the server's other threads
 
 _forking = threading.RLock()  # one fork at a time, or the wait of one would be what another must wait for
@@ -96,12 +97,25 @@ def _mended(stock_step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def step(scheduler: Any) -> Any:
         with one_at_a_time:
             try:
-                return stock_step(scheduler)
+                began = stock_step(scheduler)
+                if began:
+                    _await_start(scheduler)
+                return began
             finally:
                 scheduler.db.rollback()
 
     step.mailqueue_mended = True  # type: ignore[attr-defined]
     return step
+
+
+def _await_start(scheduler: Any) -> None:
+    """Until the run that was assigned has begun, the next step would not count it as running."""
+    run = scheduler.db.task_run
+    assigned = (run.worker == scheduler.worker) & (run.status == "assigned")
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and not scheduler.db(assigned).isempty():
+        scheduler.db.rollback()
+        time.sleep(0.02)
 
 
 # On the class, since a scheduler's loop runs before anybody tells us of the scheduler.
@@ -190,16 +204,32 @@ class SendingTask:
         """Send what is due, and what comes meanwhile. Called by the scheduler in a process of its own."""
         if os.getpid() != self._server:
             self._settle_in_fork()
+        stop = threading.Event()
+        threading.Thread(target=self._stop_without_server, args=(stop,), daemon=True).start()
+        try:
+            return self._send_all(stop)
+        finally:
+            stop.set()  # a thread that went on would keep the forked process alive
+
+    def _send_all(self, stop: threading.Event) -> dict[str, int]:
         deadline = time.time() + RUN_SECONDS
         total: dict[str, int] = {}
         while True:
             self._forget_hints()
-            counts = self._mail.process_queue(until=deadline)
+            counts = self._mail.process_queue(until=deadline, stop=stop)
             total = {status: total.get(status, 0) + number for status, number in counts.items()}
-            if not any(counts.values()) or time.time() > deadline:
+            if not any(counts.values()) or time.time() > deadline or stop.is_set():
                 break
         self._plan_next()
         return total
+
+    def _stop_without_server(self, stop: threading.Event) -> None:
+        """A run that outlives its server would hold up those of the server that follows."""
+        while not stop.wait(WAKE_SECONDS):
+            try:
+                os.kill(self._server, 0)
+            except ProcessLookupError:
+                stop.set()
 
     def _settle_in_fork(self) -> None:
         """Make a forked run independent of the server, but for its log: there problems are looked for."""

@@ -27,9 +27,14 @@ _BLOCK = 64 * 1024
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds to wait at each stage: the least that RFC 5321 section 4.5.3.2 asks for."""
+    """Seconds to wait at each stage: the least that RFC 5321 section 4.5.3.2 asks for.
+
+    But for the greeting, where it asks for five minutes: no message is at risk there, a paused
+    transport is probed again, and an administrator is to hear soon of a server that hangs.
+    """
 
     connect: float = 30.0
+    greeting: float = 60.0  # banner, EHLO, STARTTLS, login: until the first message
     command: float = 300.0
     data: float = 120.0
     block: float = 180.0
@@ -44,7 +49,7 @@ class Timeouts:
         """
         if seconds is None:
             return cls()
-        return cls(connect=seconds, command=seconds, data=seconds, block=seconds)
+        return cls(connect=seconds, greeting=seconds, command=seconds, data=seconds, block=seconds)
 
 
 class SmtpTransport(Transport):
@@ -109,13 +114,13 @@ class SmtpTransport(Transport):
         if self._security == IMPLICIT:
             self._secure(wire)
         self.stage = words.BANNER
-        self._expect(wire.read_reply(self._timeouts.command))
+        self._expect(wire.read_reply(self._timeouts.greeting))
         self._hello()
         if self._security == STARTTLS:
             self.stage = words.STARTTLS
             if "STARTTLS" not in self._extensions:
                 raise NotOffered("STARTTLS")
-            self._expect(wire.command("STARTTLS", self._timeouts.command))
+            self._expect(wire.command("STARTTLS", self._timeouts.greeting))
             self._secure(wire)
             self._hello()
         if self._login:
@@ -135,9 +140,9 @@ class SmtpTransport(Transport):
         self.stage = words.EHLO
         wire = self._connected()
         name = self._hostname or _fully_qualified(socket.gethostname()) or wire.local_address
-        reply = wire.command(f"EHLO {name}", self._timeouts.command)
+        reply = wire.command(f"EHLO {name}", self._timeouts.greeting)
         if reply.code in (500, 502):  # RFC 5321 section 3.2: an old server may not know EHLO
-            reply = wire.command(f"HELO {name}", self._timeouts.command)
+            reply = wire.command(f"HELO {name}", self._timeouts.greeting)
         self._expect(reply)
         keywords = (line.partition(" ") for line in reply.lines[1:])
         self._extensions = {word.upper(): rest for word, _, rest in keywords}
@@ -150,7 +155,7 @@ class SmtpTransport(Transport):
             raise NotOffered("AUTH")
         steps = {"PLAIN": _auth_plain, "LOGIN": _auth_login, "CRAM-MD5": _auth_cram_md5}[mechanism]
         self._expect(
-            steps(lambda line: self._connected().command(line, self._timeouts.command), user, password)
+            steps(lambda line: self._connected().command(line, self._timeouts.greeting), user, password)
         )
 
     # --- deliver ---------------------------------------------------------------------------
