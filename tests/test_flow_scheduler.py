@@ -269,7 +269,9 @@ def test_the_server_restarts_on_its_port_while_a_run_hangs(
     try:
         served.start()
         os.kill(run["pid"], 0)
+        eventually(lambda: not os.path.exists(f"/proc/{run['pid']}"), served)
         send(served, "bob")
+        smtp.wait_for(1, timeout=60)
     finally:
         smtp.release()
         smtp.wait_for(2)

@@ -69,6 +69,7 @@ def test_a_server_that_drips_does_not_stretch_the_time(smtp, stage):
 
 def test_the_sites_timeout_does_not_shorten_the_wait_for_the_answer_to_the_dot(smtp):
     assert Timeouts.of(None) == Timeouts() and Timeouts().dot >= 600
+    assert Timeouts().greeting <= 60, "an administrator is to hear soon of a server that hangs"
     assert Timeouts.of(0.3) == Timeouts(
         connect=0.3, greeting=0.3, command=0.3, data=0.3, block=0.3, dot=Timeouts().dot
     )

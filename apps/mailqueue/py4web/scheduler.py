@@ -37,6 +37,7 @@ STALE_SECONDS = 15.0  # a run that was assigned and has not begun by then never 
 LOST_SECONDS = 3600.0  # a run that has not ended by then is lost
 KEPT_RUNS = 20  # ended runs that stay in the table, for the administrator
 
+END_SECONDS = 12.0  # how long a run whose server is gone has for the messages at hand
 START_SECONDS = 2.0  # how long a step waits for the run that it forked to begin
 QUIET_SECONDS = 2.0  # how long a fork waits for the transactions of the server's other threads
 
@@ -230,6 +231,8 @@ class SendingTask:
                 os.kill(self._server, 0)
             except ProcessLookupError:
                 stop.set()
+                time.sleep(END_SECONDS)
+                os._exit(1)  # a connection that still waits for an answer keeps a forked process alive
 
     def _settle_in_fork(self) -> None:
         """Make a forked run independent of the server, but for its log: there problems are looked for."""
