@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from py4web.core import ICECUBE
 from pydal._globals import GLOBAL_LOCKER
@@ -24,9 +24,7 @@ from pydal.tools.scheduler import now as scheduler_now
 from threadsafevariable import ThreadSafeVariable
 
 from .. import breaker, database, outbox
-
-if TYPE_CHECKING:
-    from .mailer import QueuedMailer
+from ..mailer import MailQueue
 
 logger = logging.getLogger("mailqueue")
 
@@ -134,7 +132,7 @@ class SendingTask:
         app: the app's name: on a reload, the task of the same app's earlier load is retired.
     """
 
-    def __init__(self, mail: QueuedMailer, scheduler: Any, period: int, app: str):
+    def __init__(self, mail: MailQueue, scheduler: Any, period: int, app: str):
         self._mail, self._scheduler, self._period = mail, scheduler, period
         self._db = scheduler.db
         self._server = os.getpid()
