@@ -180,4 +180,4 @@ def test_every_setting_reaches_the_transport():
 
 
 def test_the_timeout_of_the_site_is_not_the_one_for_the_dot():
-    assert made(timeout=7).settings()[4:] == (7, 7, 7, 7, Timeouts().dot, Timeouts().quit)
+    assert made(timeout=7).settings()[4:] == (7, 7, 7, 7, 7, Timeouts().dot, Timeouts().quit)
