@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from mailqueue import demo
 from mailqueue.cli import main
 from support.smtp_server import free_port
 
@@ -55,21 +56,32 @@ def test_a_taken_port_is_a_plain_error() -> None:
     assert "Traceback" not in answer.output
 
 
+def test_a_folder_that_holds_apps_already_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / "home" / "apps" / "theirs.py"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("precious", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with demo.running(folder="home"):  # a relative path means the user's own directory
+        assert (tmp_path / "home" / "state" / "administrator.txt").exists()
+    assert [path.name for path in theirs.parent.iterdir()] == ["theirs.py"]
+    assert theirs.read_text(encoding="utf-8") == "precious"
+
+
 def test_the_demo_tells_its_story_and_ends_in_good_order(tmp_path: Path) -> None:
     port = free_port()
     command = [*COMMAND, "demo", "--port", str(port), "--folder", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
-        assert demo.stdout
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
         said = ""
         while "Ctrl-C" not in said:
-            line = demo.stdout.readline()
+            line = running.stdout.readline()
             assert line, said
             said += line
         assert f"http://127.0.0.1:{port}/mailqueue/index" in said
         password = (tmp_path / "state" / "administrator.txt").read_text(encoding="utf-8").split()[1]
         assert password in said
-        demo.send_signal(signal.SIGTERM)
-        assert demo.wait(20) == 0
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0
     with socket.socket() as again:  # the site and whatever it started are gone
         assert again.connect_ex(("127.0.0.1", port)) != 0
     assert (tmp_path / "state" / "administrator.txt").stat().st_mode & 0o777 == 0o600

@@ -81,12 +81,13 @@ def running(
         RuntimeError: the site does not start; holds its log.
     """
     with contextlib.ExitStack() as stack:
-        home = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="mailqueue-demo-")))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailqueue-demo-")))
+        home = Path(folder).resolve() if folder else scratch
         home.mkdir(parents=True, exist_ok=True)
         catcher = stack.enter_context(Catcher(smtp_port, inbox_port))
         port = _free_from(port)
         log = home / "py4web.log"
-        server = _start(home, port, log)
+        server = _start(scratch / "apps", home, port, log)
         stack.callback(_stop, server)
         _wait_for(port, server, log)
         name, password = (home / "state" / "administrator.txt").read_text(encoding="utf-8").split()
@@ -103,9 +104,7 @@ def _free_from(port: int) -> int:
     raise RuntimeError(f"no port is free from {port} to {port + 99}; choose another with --port")
 
 
-def _start(home: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
-    apps = home / "apps"
-    shutil.rmtree(apps, ignore_errors=True)
+def _start(apps: Path, home: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     left_out = shutil.ignore_patterns("databases", "__pycache__")
     shutil.copytree(PACKAGE, apps / "mailqueue", ignore=left_out)
     (apps / "__init__.py").touch()
