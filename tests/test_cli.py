@@ -39,7 +39,15 @@ def test_the_manifest_is_printed_and_checked() -> None:
     assert (checked.exit_code, checked.stdout) == (0, "The manifest and the code agree.\n")
 
 
-@pytest.mark.parametrize("arguments", [("nonsense",), ("demo", "--port", "x"), ("manifest", "--what")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("demo", "--port", "x"),
+        ("demo", "--check", "--folder", "x"),
+        ("manifest", "--what"),
+    ],
+)
 def test_a_users_mistake_is_answered_without_a_traceback(arguments: tuple[str, ...]) -> None:
     answer = run(*arguments)
     assert answer.exit_code == 2
@@ -54,6 +62,16 @@ def test_a_taken_port_is_a_plain_error() -> None:
         answer = run("demo", "--check", "--inbox-port", str(taken.getsockname()[1]))
     assert answer.exit_code == 1
     assert "Traceback" not in answer.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_check_that_is_cut_short_does_not_pass(number: signal.Signals) -> None:
+    command = [*COMMAND, "demo", "--check", "--port", str(free_port())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        assert running.stdout.readline().startswith("ok")
+        running.send_signal(number)
+        assert running.wait(20) == 1
 
 
 def test_a_folder_that_holds_apps_already_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

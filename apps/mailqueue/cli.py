@@ -27,7 +27,10 @@ def demo(check: bool, port: int, smtp_port: int, inbox_port: int, folder: str | 
     """Run a small site and a mail catcher on this machine, to try everything by hand."""
     from .demo import Check, running
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started is ended
+    if check and folder:
+        raise click.UsageError("--check walks through a fresh site: leave out --folder")
+    stopped = 1 if check else 0  # a check that was cut short did not hold
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(stopped))  # so that what was started is ended
     try:
         with running(port, smtp_port, inbox_port, folder) as site:
             if check:
@@ -36,6 +39,7 @@ def demo(check: bool, port: int, smtp_port: int, inbox_port: int, folder: str | 
             signal.pause()
     except KeyboardInterrupt:
         click.echo("\nStopped.")
+        sys.exit(stopped)
     except (MailQueueError, RuntimeError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
