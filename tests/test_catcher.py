@@ -62,6 +62,14 @@ def test_what_is_not_there_is_404(catcher: Catcher, path: str) -> None:
     assert requests.get(catcher.inbox_url + path, timeout=10).status_code == 404
 
 
+def test_an_unheard_of_character_set_hides_no_mail(catcher: Catcher) -> None:
+    odd = b"Subject: odd\r\nContent-Type: text/plain; charset=x-unheard-of\r\n\r\nhello\r\n"
+    with smtplib.SMTP("127.0.0.1", catcher.smtp_port, timeout=10) as client:
+        client.sendmail("a@site.test", ["ann@visitor.test"], odd)
+    assert "hello" in requests.get(catcher.inbox_url + "1", timeout=10).text
+    assert requests.get(catcher.inbox_url + "messages.json", timeout=10).json()[0]["text"].strip() == "hello"
+
+
 def test_a_subject_cannot_break_out_of_the_page(catcher: Catcher) -> None:
     send(catcher, "x", subject="</title><script>alert(1)</script>")
     for path in ("", "1"):

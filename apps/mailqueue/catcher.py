@@ -50,14 +50,22 @@ class Caught:
     @property
     def text(self) -> str:
         """Its plain text, "" if it has none."""
-        part = self.parsed.get_body(("plain",))
-        return str(part.get_content()) if part else ""
+        return _content(self.parsed, "plain")
 
     @property
     def html(self) -> str:
         """Its HTML, "" if it has none."""
-        part = self.parsed.get_body(("html",))
-        return str(part.get_content()) if part else ""
+        return _content(self.parsed, "html")
+
+
+def _content(message: EmailMessage, subtype: str) -> str:
+    part = message.get_body((subtype,))
+    if part is None:
+        return ""
+    try:
+        return str(part.get_content())
+    except LookupError:  # a character set that Python does not know
+        return bytes(part.get_payload(decode=True) or b"").decode("utf-8", "replace")
 
 
 class Catcher:
