@@ -40,6 +40,16 @@ def test_the_front_page_explains_itself_to_anybody(site: demo.Demo) -> None:
     assert "mail_server" not in page.text
 
 
+@pytest.mark.parametrize("flash", ['{"message": "<script>alert(1)</script>"}', '"text"', '{"other": 1}'])
+def test_a_forged_flash_is_only_text(site: demo.Demo, flash: str) -> None:
+    quoted = flash.replace('"', '\\"').replace(",", "\\054").replace(";", "\\073")
+    forged = {**HTML, "Cookie": f'py4web-flash="{quoted}"'}
+    page = requests.get(f"{site.url}/index", headers=forged, timeout=20)
+    assert page.status_code == 200
+    assert "<script>" not in page.text
+    assert ("alert(1)" in page.text) == ("alert(1)" in flash)  # it was read
+
+
 def test_the_mail_server_page_is_for_the_administrator(site: demo.Demo, administrator: demo.Check) -> None:
     page = requests.get(f"{site.url}/mail_server", headers=HTML, timeout=20)
     assert "/auth/login" in page.url
