@@ -31,15 +31,16 @@ class Journal:
 
     Args:
         folder: where the journals of this host lie; made if missing.
+        token: the worker's; a new one by default.
 
     Raises:
         OSError: the folder or the file cannot be written.
     """
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str, token: str | None = None):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        self.token = secrets.token_hex(16)
-        self.path = os.path.join(folder, f"{self.token}.journal")
+        self.token = token or new_token()
+        self.path = path_of(folder, self.token)
         self._guard = threading.Lock()
         self._facts: dict[int, list[bytes]] = {}  # of messages that are not committed yet
         self._file = _open_locked(self.path)
@@ -65,8 +66,8 @@ class Journal:
                 self._rewrite()
 
     def close(self) -> None:
-        """Remove the record of a worker that ends in good order."""
-        os.unlink(self.path)
+        """Remove the record of a worker that holds no claims, unless whoever took them over has done so."""
+        discard(self.path)
         self._file.close()
 
     def abandon(self) -> None:
@@ -86,6 +87,16 @@ class Journal:
         os.replace(self.path + ".new", self.path)
         self._file.close()
         self._file = following
+
+
+def new_token() -> str:
+    """A name for a worker that no other has."""
+    return secrets.token_hex(16)
+
+
+def path_of(folder: str, token: str) -> str:
+    """Where the journal of a worker lies."""
+    return os.path.join(folder, f"{token}.journal")
 
 
 def _open_locked(path: str) -> io.FileIO:

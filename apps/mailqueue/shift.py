@@ -27,15 +27,17 @@ class Shift:
 
     def __init__(self, site: Site):
         self._site = site
-        self.journal = journal.Journal(site.journals)
+        token = journal.new_token()
+        # Its row comes before the journal and goes after it: a file that no row names would stay for ever.
         self.worker_id = outbox.register_worker(
             site.db,
-            token=self.journal.token,
+            token=token,
             host_name=socket.gethostname(),
             pid=os.getpid(),
-            journal=self.journal.path,
+            journal=journal.path_of(site.journals, token),
             now=site.clock(),
         )
+        self.journal = self._make_journal(token)
         self.closing = threading.Event()
         self.complete = False
         self._lost = False
@@ -50,11 +52,18 @@ class Shift:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._heart.join()
-        if self.complete and not self._lost:
-            outbox.retire_worker(self._site.db, self.worker_id)
+        if self.complete or self._lost:
             self.journal.close()
+            outbox.retire_worker(self._site.db, self.worker_id)
         else:
             self.journal.abandon()
+
+    def _make_journal(self, token: str) -> journal.Journal:
+        try:
+            return journal.Journal(self._site.journals, token)
+        except OSError:
+            outbox.retire_worker(self._site.db, self.worker_id)
+            raise
 
     def may_begin(self) -> bool:
         """Whether another message may be begun: nobody can have taken this worker's claims over.
