@@ -313,7 +313,7 @@ def register_worker(db: Any, *, token: str, host_name: str, pid: int, journal: s
 
 def beat(db: Any, worker_id: int, now: float) -> bool:
     """Renew a worker's lease. Commits. False: it was declared dead, its claims are gone."""
-    own = db(db[WORKER].id == worker_id)
+    own = db((db[WORKER].id == worker_id) & (db[WORKER].beat_on > 0))  # recover() makes it less
     own.update(beat_on=now)  # its count would be 0 on MySQL where the moment is the same
     db.commit()
     alive = not own.isempty()
@@ -564,8 +564,9 @@ def recover(
     now: float,
     doubt_due: float | None,
     retention: Retention,
+    forget: Callable[[], None] = lambda: None,
 ) -> int:
-    """Take back every claim of a dead worker. Commits.
+    """Take back every claim of a dead worker. Commits, twice.
 
     What was answered is finished as answered, what was started and not answered is in doubt,
     the rest goes back to the queue untouched.
@@ -575,12 +576,15 @@ def recover(
         evidence: its journal; None where it is out of reach: then all it was to try is in doubt.
         now: epoch seconds.
         doubt_due: when to send again what is in doubt; None: when an administrator says so.
+        forget: removes the evidence; called once all is taken back. Its row goes last, so that
+            whoever is killed in between leaves the rest to another.
 
     Returns:
-        The number of messages taken back; 0 also where another worker was faster.
+        The number of messages taken back; 0 also where another worker was faster, or this one lives.
     """
-    message = db[MESSAGE]
-    if db((db[WORKER].id == worker.id) & (db[WORKER].beat_on == worker.beat_on)).delete() != 1:
+    message, own = db[MESSAGE], db[WORKER]
+    seen = (own.id == worker.id) & (own.beat_on == worker.beat_on)
+    if db(seen).update(beat_on=min(worker.beat_on, 0.0) - 1.0) != 1:
         db.rollback()
         return 0
     rows = db(message.worker == worker.id).select(message.id, message.claim, message.claimed_on)
@@ -596,6 +600,8 @@ def recover(
             changes = _latest(db, result)
         _settle(db, row.id, now, retention, changes)
     db.commit()
+    forget()
+    retire_worker(db, worker.id)
     return taken
 
 

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from . import database, journal, outbox, words
@@ -77,6 +78,7 @@ def _recover(site: Site) -> None:
     site.db.commit()
     for row in gone:
         evidence = journal.read(row.journal) if row.host_name == host else None
+        discard = partial(journal.discard, row.journal) if evidence is not None else lambda: None
         taken = outbox.recover(
             site.db,
             row,
@@ -84,10 +86,9 @@ def _recover(site: Site) -> None:
             now=now,
             doubt_due=now + site.policy.first_delay,
             retention=site.retention,
+            forget=discard,
         )
         logger.warning("worker %s on %s is gone; %d messages were taken back", row.pid, row.host_name, taken)
-        if evidence is not None:
-            journal.discard(row.journal)
 
 
 class _Drain:
