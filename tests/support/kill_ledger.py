@@ -62,9 +62,14 @@ class Dialogue:
 
 
 class Ledger:
-    """Scripts a server, and keeps account of every dialogue with it."""
+    """Scripts a server, and keeps account of every dialogue with it.
+
+    Attributes:
+        in_doubt_before: the message that was in doubt before anybody was struck.
+    """
 
     def __init__(self) -> None:
+        self.in_doubt_before = 0
         self.dialogues: list[Dialogue] = []
         self._current: dict[int, Dialogue] = {}
         self._put_off: set[str] = set()

@@ -41,7 +41,7 @@ class Points:
         """Put the points around what a worker does on this DAL."""
         self._around(db._adapter, "commit", lambda: f"commit in {_committer()}")
         self._around(journal, "_open_locked", lambda path: f"making a {path.rpartition('.')[2]} file")
-        self._around(journal, "discard", lambda path: "discarding a journal")
+        self._around(journal, "discard", lambda _: "discarding a journal")
         self._around(journal.Journal, "_append", lambda _, _id, fact: f"journal {next(iter(fact))}")
         self._around(journal.Journal, "_rewrite", lambda _: "rewriting the journal")
         self._around(journal.Journal, "close", lambda _: "removing the journal")

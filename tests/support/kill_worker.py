@@ -8,6 +8,7 @@ struck by a signal at a point of its work, or after some time.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import mmap
 import os
@@ -26,10 +27,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mailqueue import QueuedMailer, journal, worker
+
 from support.kill_points import Points
 from support.mail import START, make_mail
 
 STOPPED_FOR = 1000.0  # seconds that have gone by for a worker that is continued
+HANDLED = 0.5  # seconds within which the main thread notices a signal, unless it waits for this one
 LONGEST_LIFE = 60  # seconds after which a worker that hangs is ended
 _monotonic = time.monotonic
 
@@ -115,7 +118,7 @@ def live(order: Order, shared: Shared) -> None:
         shared.struck_on = _monotonic()
         os.kill(os.getpid(), signal.Signals[f"SIG{order.signal}"])
         if order.signal == "TERM":
-            stop.wait(LONGEST_LIFE)  # Python runs the handler in the main thread, a moment later
+            stop.wait(HANDLED)  # Python runs the handler in the main thread, a moment later
 
     points = Points(strike, order.label, order.occurrence, order.connections)
     if order.seconds is None:
@@ -189,6 +192,7 @@ def serve() -> None:
     """Bear workers as ordered, one at a time, until there are no more orders."""
     shared = Shared()
     pid = 0
+    gc.freeze()  # what a worker does not touch need not be copied for it
     for request in lines():
         if "continue" in request:
             shared.slept = STOPPED_FOR  # while it stands still, so that it never sees the time between
