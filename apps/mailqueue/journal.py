@@ -84,7 +84,11 @@ class Journal:
         """Replace the file in one step, so that a kill at any moment finds the one or the other."""
         following = _open_locked(self.path + ".new")
         _write(following, b"".join(line for lines in self._facts.values() for line in lines))
-        os.replace(self.path + ".new", self.path)
+        try:
+            os.replace(self.path + ".new", self.path)
+        except FileNotFoundError:  # this worker's claims were taken over, and its journal is gone
+            following.close()
+            return
         self._file.close()
         self._file = following
 
