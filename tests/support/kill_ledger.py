@@ -182,12 +182,14 @@ def _faults_of_counting(row: dict[str, Any], rows: Counter[str], mine: list[Dial
     """What a recipient's attempts and the server's dialogues tell differently.
 
     A dialogue whose text came whole, or that the client went on from, counts once. One that was cut
-    off before counts if the client knew a refusal already, or had noted that the dot would follow.
+    off before counts if the client knew a refusal already, or had noted that the dot would follow, or
+    was stopped for so long that its time was over.
     """
     address = row["address"]
     taken = sum(dialogue.taken(address) for dialogue in mine)
     certain = sum(dialogue.over or dialogue.dotted(address) for dialogue in mine)
     refusals = sum(dialogue.refused(address) for dialogue in mine)
+    broken = sum(not dialogue.over and not dialogue.dotted(address) for dialogue in mine)
     doubtful = sum(not dialogue.over and dialogue.answers[address] == 250 for dialogue in mine)
     if row["attempts"] != sum(rows.values()):
         yield f"attempts {row['attempts']}, but rows {dict(rows)}"
@@ -195,8 +197,8 @@ def _faults_of_counting(row: dict[str, Any], rows: Counter[str], mine: list[Dial
         yield f"attempts {row['attempts']}, seen {certain} to {len(mine)}"
     if rows[words.SENT] > 1 or not rows[words.SENT] <= taken <= rows[words.SENT] + rows[words.IN_DOUBT]:
         yield f"rows {dict(rows)}, taken {taken} times"
-    if rows[words.FAILED] + rows[words.DEFERRED] > refusals:
-        yield f"rows {dict(rows)}, refused {refusals} times"
+    if rows[words.FAILED] + rows[words.DEFERRED] > refusals + broken:
+        yield f"rows {dict(rows)}, refused {refusals} times, broken off {broken} times"
     if rows[words.IN_DOUBT] > doubtful:
         yield f"rows {dict(rows)}, cut off {doubtful} times"
 

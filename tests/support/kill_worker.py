@@ -108,7 +108,7 @@ def live(order: Order, shared: Shared) -> None:
     mail = make_mail(
         Path(order.folder),
         uri=order.uri,
-        clock=lambda: START + shared.slept,  # type: ignore[arg-type]
+        clock=lambda: START + shared.slept,  # type: ignore[arg-type]  # not a Clock, but as good
         connections=order.connections,
     )
     mail.settings.server = f"127.0.0.1:{order.port}"
