@@ -116,9 +116,11 @@ def live(order: Order, shared: Shared) -> None:
 
     def strike() -> None:
         shared.struck_on = _monotonic()
-        os.kill(os.getpid(), signal.Signals[f"SIG{order.signal}"])
         if order.signal == "TERM":
+            os.kill(os.getpid(), signal.SIGTERM)
             stop.wait(HANDLED)  # Python runs the handler in the main thread, a moment later
+        else:  # at this very point: sent to the process, STOP would let this thread go on for a moment
+            signal.pthread_kill(threading.get_ident(), signal.Signals[f"SIG{order.signal}"])
 
     points = Points(strike, order.label, order.occurrence, order.connections)
     if order.seconds is None:
