@@ -33,7 +33,7 @@ from support.mail import START, make_mail
 
 STOPPED_FOR = 1000.0  # seconds that have gone by for a worker that is continued
 HANDLED = 0.5  # seconds within which the main thread notices a signal, unless it waits for this one
-LONGEST_LIFE = 60  # seconds after which a worker that hangs is ended
+LONGEST_LIFE = 30  # seconds after which a worker that hangs is ended
 _monotonic = time.monotonic
 
 
