@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import Attachment, breaker, outbox, problems, queries, words
+from mailqueue import Attachment, breaker, leases, outbox, problems, queries, words
 from mailqueue.classify import Failure
 from mailqueue.compose import compose
 from mailqueue.outbox import Finished, Outcome, Retention
 from mailqueue.py4web.admin import ROWS, relative
 from mailqueue.tables import TABLES, define_tables
+from mailqueue.terms import terms
 from py4web.core import DAL
 from requests import Response
 from support.browser import Browser, Form
@@ -40,14 +41,15 @@ class Queue:
     def put(self, to: object = "ann@example.test", subject: str = "Hello", **content: Any) -> int:
         given = {"text": "Text", "html": None, "sender": "site@example.test", **content}
         composed = compose(to=to, subject=subject, domain="example.test", now=time.time(), **given)
-        message_id = outbox.enqueue(self.db, composed, now=time.time(), priority=1, category="site")
+        message_id = outbox.enqueue(self.db, composed, terms(time.time()), now=time.time())
         self.db.commit()
+        assert message_id
         return message_id
 
     def finish(self, message_id: int, **outcome: Any) -> int:
         """One attempt, with this outcome for every recipient."""
         now = time.time()
-        worker = outbox.register_worker(self.db, token="t", host_name="h", pid=1, journal="", now=now)
+        worker = leases.register(self.db, token="t", host_name="h", pid=1, journal="", now=now)
         everything = outbox.claim(self.db, worker, limit=1000, now=now + 1)
         [claimed] = [one for one in everything if one.id == message_id]
         outbox.release(self.db, [one for one in everything if one.id != message_id], now)
@@ -304,7 +306,7 @@ def test_retry_wakes_the_task_that_sends(tmp_path: Path, smtp: ScriptedServer) -
         wait_until_idle(site)
         again = {"to": "ann@example.test", "subject": "Again", "text": "x", "html": None}
         composed = compose(**again, domain="example.test", now=time.time())
-        message_id = outbox.enqueue(db, composed, now=time.time(), priority=1, category="site")
+        message_id = outbox.enqueue(db, composed, terms(time.time()), now=time.time())
         outbox.cancel(db, message_id, time.time(), Retention())
         db.commit()
         browser.submit(button(browser, "mailqueue", "retry"))
@@ -509,12 +511,12 @@ def test_a_banner_says_why_sending_is_paused_until_it_is_repaired(admin: Browser
     queue.put()
     with queue.paused():
         page = admin.get("mailqueue").text
-        assert "Sending is paused: The mail server rejects user name or password." in page
+        assert "No mail is sent: The mail server rejects user name or password." in page
         assert "Correct the login of the mailer" in page
         assert "next try" in page
-        assert "Sending is paused because of this." in admin.get("mailqueue/problems").text
+        assert "No mail is sent because of this." in admin.get("mailqueue/problems").text
     page = admin.get("mailqueue").text
-    assert "Sending is paused" not in page
+    assert "No mail is sent" not in page
     assert "mq-note" not in page
 
 

@@ -20,6 +20,7 @@ HOUSE = [
     """,
     """
     compose
+    terms
     database
     classify
     retry: classify
@@ -27,7 +28,9 @@ HOUSE = [
     """,
     """
     tables
-    outbox: tables
+    leases: tables
+    outbox: tables leases
+    liveness: tables outbox
     journal: outbox
     problems: tables
     breaker: tables

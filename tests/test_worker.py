@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, RetryPolicy, outbox
+from mailqueue import QueuedMailer, RetryPolicy, leases, outbox
 from mailqueue.database import own_transaction
 from mailqueue.transports.base import Answer, Transport
 from support.certificates import Certificates
@@ -476,7 +476,7 @@ def test_a_worker_that_lost_its_lease_sends_no_more(
         def deliver(self, *arguments: Any, **keywords: Any) -> list[Answer]:
             with own_transaction(mail.db):
                 mail.db(mail.db.mailqueue_worker.id > 0).delete()  # somebody declared us dead
-            monkeypatch.setattr(outbox, "LEASE", 0.0)  # a long time has gone by
+            monkeypatch.setattr(leases, "FRESH", 0.0)  # a long time has gone by
             return super().deliver(*arguments, **keywords)
 
     mail.site.make_transport = lambda: Robbed(None)

@@ -128,6 +128,9 @@ RULES: Final[dict[str, Rule]] = {
     "no-reply-to-dot": Rule(IN_DOUBT, bounded=True),
     "senseless-reply-to-dot": Rule(IN_DOUBT, bounded=True),
     "unknown-exception-after-dot": Rule(IN_DOUBT, bounded=True),
+    "worker-died": Rule(IN_DOUBT, bounded=True),
+    # nobody is there to send
+    "no-worker": Rule(CONFIGURATION),
 }
 
 

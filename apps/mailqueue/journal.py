@@ -44,6 +44,10 @@ class Journal:
         self._facts: dict[int, list[bytes]] = {}  # of messages that are not committed yet
         self._file = _open_locked(self.path)
 
+    def begun(self, message_id: int) -> None:
+        """Record that a message is taken in hand; nothing of it is sent yet."""
+        self._append(message_id, {"begun": message_id})
+
     def dot(self, message_id: int, recipient_ids: Iterable[int]) -> None:
         """Record that the final dot of a message to these recipients is about to be sent."""
         self._append(message_id, {"dot": message_id, "recipients": list(recipient_ids)})
@@ -110,6 +114,16 @@ def owner_is_gone(path: str) -> bool:
         return False
 
 
+def abandoned(folder: str) -> frozenset[str]:
+    """The journals in this folder whose workers are seen to be gone."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return frozenset()
+    paths = (os.path.join(folder, name) for name in names if name.endswith(".journal"))
+    return frozenset(path for path in paths if owner_is_gone(path))
+
+
 def read(path: str) -> Evidence | None:
     """What the journal of a dead worker tells; None where it is out of reach (another host).
 
@@ -122,25 +136,33 @@ def read(path: str) -> Evidence | None:
         return None
     started: dict[int, list[int]] = {}
     answered: list[Finished] = []
+    begun: set[int] = set()
     complete = True
     for line in filter(None, lines[:-1]):  # the last piece is empty, or cut off by the kill
         try:
-            _take_in(json.loads(line), started, answered)
+            _take_in(json.loads(line), started, answered, begun)
         except (ValueError, TypeError, KeyError):
             complete = False
-    return Evidence(started, answered, complete)
+    return Evidence(started, answered, complete, frozenset(begun))
 
 
-def _take_in(fact: dict[str, Any], started: dict[int, list[int]], answered: list[Finished]) -> None:
+def _take_in(
+    fact: dict[str, Any], started: dict[int, list[int]], answered: list[Finished], begun: set[int]
+) -> None:
+    if "begun" in fact:
+        begun.add(int(fact["begun"]))
+        return
     if "dot" in fact:
         started.setdefault(int(fact["dot"]), []).extend(fact["recipients"])
         return
     if "released" in fact:
-        started.pop(int(fact["released"]), None)
-        return
-    result = _finished(fact["answered"])
-    started.pop(result.message_id, None)
-    answered.append(result)
+        over = int(fact["released"])
+    else:
+        result = _finished(fact["answered"])
+        answered.append(result)
+        over = result.message_id
+    started.pop(over, None)
+    begun.discard(over)
 
 
 def discard(path: str) -> None:

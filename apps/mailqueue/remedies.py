@@ -164,6 +164,11 @@ _ADVICE = {
         " name of the sending machine).",
         "Correct the DNS records of the sender's domain; the server's own words below say which.",
     ),
+    "no-worker": Advice(
+        "Mail is due, and nobody sends it.",
+        "See that the site's scheduler is running (USE_SCHEDULER in settings.py, and mail.enable_scheduler),"
+        " or the process or cron job that sends the mail instead.",
+    ),
     "auth-mail-not-queued": Advice(
         "A mail of the login system could not be put into the queue and was given up.",
         "The person concerned did not get it. The reason is below; correct the account's address or the"

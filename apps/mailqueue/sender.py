@@ -16,6 +16,7 @@ from .outbox import Claimed, Finished, Outcome
 from .retry import decide
 from .shift import Shift
 from .site import Site
+from .terms import RESEND
 from .transports.base import Answer, Transport
 from .way import is_everybodys
 
@@ -107,6 +108,7 @@ class Sender(threading.Thread):
             stage = self._transport.stage
             close(self._transport)
             return Untried(job.claimed, self, classify_exception(stage, error))
+        self._shift.journal.begun(job.claimed.id)
         started, begun = self._site.clock(), time.monotonic()
         answers = self._hand_over(job)
         failures = tuple(answer.failure for answer in answers if answer.failure)
@@ -169,6 +171,7 @@ def outcomes(site: Site, claimed: Claimed, answers: Iterable[Answer]) -> Iterato
             age=age,
             policy=site.policy,
             rng=site.rng,
+            resend_doubt=(claimed.doubt or site.doubt) == RESEND,
             split_helps=some_taken,
         )
         yield Outcome(

@@ -8,12 +8,15 @@ import socket
 import threading
 import time
 
-from . import database, journal, outbox
+from . import database, journal, leases
 from .site import Site
 
 logger = logging.getLogger("mailqueue")
 
-HEARTBEAT = 10.0  # seconds between two heartbeats
+
+def elapsed() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the machine sleeps if there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Shift:
@@ -28,7 +31,7 @@ class Shift:
     def __init__(self, site: Site):
         self._site = site
         self.journal = journal.Journal(site.journals)
-        self.worker_id = outbox.register_worker(
+        self.worker_id = leases.register(
             site.db,
             token=self.journal.token,
             host_name=socket.gethostname(),
@@ -39,7 +42,7 @@ class Shift:
         self.closing = threading.Event()
         self.complete = False
         self._lost = False
-        self._beaten = time.monotonic()
+        self._beaten = elapsed()
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat_on, name="mailqueue heartbeat", daemon=True)
 
@@ -51,7 +54,7 @@ class Shift:
         self._over.set()
         self._heart.join()
         if self.complete and not self._lost:
-            outbox.retire_worker(self._site.db, self.worker_id)
+            leases.retire(self._site.db, self.worker_id)
             self.journal.close()
         else:
             self.journal.abandon()
@@ -66,19 +69,19 @@ class Shift:
 
     def is_fresh(self) -> bool:
         """Whether the lease was renewed so recently that it must still hold."""
-        return not self._lost and time.monotonic() - self._beaten < outbox.LEASE * 2 / 3
+        return not self._lost and elapsed() - self._beaten < leases.FRESH
 
     def renew(self) -> bool:
         """Renew the lease now. False: it is lost, and with it every claim."""
-        begun = time.monotonic()
-        if outbox.beat(self._site.db, self.worker_id, self._site.clock()):
+        begun = elapsed()
+        if leases.beat(self._site.db, self.worker_id, self._site.clock()):
             self._beaten = begun
         else:
             self._lost = True
         return not self._lost
 
     def _beat_on(self) -> None:
-        while not self._over.wait(HEARTBEAT):
+        while not self._over.wait(leases.HEARTBEAT):
             try:
                 with database.own_transaction(self._site.db):
                     self.renew()

@@ -11,11 +11,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from . import database, journal, outbox, words
+from . import database, journal, leases, liveness, outbox, problems, words
 from .classify import SiteFault, classify_exception
 from .outbox import Claimed, Finished
 from .sender import Died, Job, Sender, Tried, Untried, outcomes
@@ -27,6 +27,8 @@ from .way import Way
 logger = logging.getLogger("mailqueue")
 
 BATCH = 100  # messages claimed at once
+URGENT_SECONDS = 1.0  # between two looks for urgent mail that is to overtake what is claimed
+RECOVER_SECONDS = 5.0  # between two looks for dead workers
 GROUP = 50  # messages finished in one transaction, at most
 GROUP_SECONDS = 0.5  # and how long a finished one may wait for it
 MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
@@ -48,7 +50,9 @@ def drain(site: Site, *, until: float | None = None, stop: threading.Event | Non
     counts = dict.fromkeys((words.SENT, words.DEFERRED, words.FAILED, words.IN_DOUBT, words.QUEUED), 0)
     ending = _ending(site, until, stop)
     with database.own_transaction(site.db):
-        _recover(site)
+        _note_presence(site)
+        recover(site)
+        _expire(site)
         way = Way(site)
         try:
             if way.ready() and not ending():
@@ -68,26 +72,28 @@ def _ending(site: Site, until: float | None, stop: threading.Event | None) -> Ca
     return ending
 
 
-def _recover(site: Site) -> None:
-    """Take back what dead workers had claimed."""
-    host, now = socket.gethostname(), site.clock()
-    gone = outbox.dead_workers(
-        site.db, now, lambda row: row.host_name == host and journal.owner_is_gone(row.journal)
-    )
+def _note_presence(site: Site) -> None:
+    liveness.seen(site.db, site.clock())
+    if problems.any_open(site.db):
+        problems.resolve_rule(site.db, "no-worker", site.clock())
     site.db.commit()
+
+
+def recover(site: Site) -> None:
+    """Take back what dead workers had claimed. Commits on the site's DAL."""
+    host, now = socket.gethostname(), site.clock()
+    gone = leases.dead(site.db, now, lambda row: row.host_name == host and journal.owner_is_gone(row.journal))
     for row in gone:
         evidence = journal.read(row.journal) if row.host_name == host else None
-        taken = outbox.recover(
-            site.db,
-            row,
-            evidence,
-            now=now,
-            doubt_due=now + site.policy.first_delay,
-            retention=site.retention,
-        )
+        taken = outbox.recover(site.db, row, evidence, site.recovery, now=now)
         logger.warning("worker %s on %s is gone; %d messages were taken back", row.pid, row.host_name, taken)
         if evidence is not None:
             journal.discard(row.journal)
+
+
+def _expire(site: Site) -> None:
+    while outbox.expire(site.db, now=site.clock(), retention=site.retention):
+        pass
 
 
 class _Drain:
@@ -111,7 +117,7 @@ class _Drain:
         self._claimed: deque[Claimed] = deque()
         self._at_work: dict[int, Claimed] = {}
         self._done: list[Finished] = []
-        self._flushed = time.monotonic()
+        self._flushed = self._looked_around = self._looked_for_urgent = time.monotonic()
         self._patience = float("inf")
 
     def run(self) -> None:
@@ -119,6 +125,7 @@ class _Drain:
         try:
             while self._goes_on():
                 self._take_result()
+                self._look_around()
                 if len(self._done) >= GROUP or time.monotonic() - self._flushed > GROUP_SECONDS:
                     self._flush()
         finally:
@@ -141,6 +148,8 @@ class _Drain:
         """Give the connections enough to do, as far as there is any."""
         if not self._way.usable or self._ending():
             self._close()
+        else:
+            self._let_urgent_overtake()
         while not self._shift.closing.is_set() and len(self._at_work) < 2 * max(len(self._senders), 1):
             if not self._claimed and not self._claim():
                 break
@@ -159,11 +168,29 @@ class _Drain:
     def _claim(self) -> bool:
         if self._way.probing and self._at_work:
             return False
-        limit = 1 if self._way.probing else BATCH
-        self._claimed.extend(
-            outbox.claim(self._site.db, self._shift.worker_id, limit=limit, now=self._site.clock())
-        )
+        _expire(self._site)
+        self._claimed.extend(self._take(1 if self._way.probing else BATCH, words.PRIORITIES))
         return bool(self._claimed)
+
+    def _let_urgent_overtake(self) -> None:
+        """A slow server may take minutes for what is claimed; urgent mail does not wait for it."""
+        if not self._claimed or time.monotonic() - self._looked_for_urgent < URGENT_SECONDS:
+            return
+        self._looked_for_urgent = time.monotonic()
+        self._claimed.extendleft(reversed(self._take(BATCH, (words.URGENT,))))
+
+    def _take(self, limit: int, priorities: Sequence[int]) -> list[Claimed]:
+        site = self._site
+        return outbox.claim(
+            site.db, self._shift.worker_id, limit=limit, now=site.clock(), priorities=priorities
+        )
+
+    def _look_around(self) -> None:
+        """What a long drain must not leave to the next one."""
+        if time.monotonic() - self._looked_around > RECOVER_SECONDS:
+            self._looked_around = time.monotonic()
+            _note_presence(self._site)
+            recover(self._site)
 
     def _give_to_sender(self, claimed: Claimed) -> None:
         try:
