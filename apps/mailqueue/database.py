@@ -79,6 +79,20 @@ def speak_four_bytes(db: Any) -> None:
         db.executesql("SET NAMES utf8mb4")
 
 
+def change(db: Any, statement: str, *values: object) -> int:
+    """Execute a statement that writes, in the caller's transaction.
+
+    Args:
+        statement: SQL with %s for each value, whatever the driver's own sign is.
+
+    Returns:
+        The number of rows it changed.
+    """
+    sign = "?" if engine(db) == SQLITE else "%s"
+    db._adapter.execute(statement.replace("%s", sign), values)  # executesql() would fetch and lose the count
+    return int(db._adapter.cursor.rowcount)
+
+
 @contextmanager
 def own_transaction(db: Any) -> Iterator[None]:
     """Run the block in a transaction of its own: committed at its end, rolled back on an exception.

@@ -195,16 +195,17 @@ def enqueue(db: Any, composed: Composed, terms: Terms, *, now: float) -> int | N
 
 
 def _is_first(db: Any, key: str, until: float, now: float) -> bool:
-    """Whether no other message holds this key; books it. Two transactions at once take turns."""
-    table = db[DEDUPE]
-    if db((table.dedupe_key == key) & (table.until_on <= now)).update(until_on=until):
-        return True
-    try:
-        with database.savepoint(db):
-            table.insert(dedupe_key=key, until_on=until)
-    except db._adapter.driver.IntegrityError:
-        return False
-    return True
+    """Whether no other message holds this key; books it. Two transactions at once take turns.
+
+    In one statement: a look first and an insert then would be a deadlock between two on MySQL.
+    """
+    booked = f"INSERT INTO {DEDUPE} (dedupe_key, until_on) VALUES (%s, %s)"
+    if database.engine(db) == database.MYSQL:
+        where_over = "ON DUPLICATE KEY UPDATE until_on = IF(until_on <= %s, VALUES(until_on), until_on)"
+    else:
+        update = "ON CONFLICT (dedupe_key) DO UPDATE SET until_on = excluded.until_on"
+        where_over = f"{update} WHERE {DEDUPE}.until_on <= %s"
+    return database.change(db, f"{booked} {where_over}", key, until, now) > 0
 
 
 def _chunks(mime: bytes) -> Iterator[str]:
