@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import Attachment, breaker, leases, outbox, problems, queries, words
+from mailqueue import Attachment, breaker, leases, liveness, outbox, problems, queries, words
 from mailqueue.classify import Failure
 from mailqueue.compose import compose
 from mailqueue.outbox import Finished, Outcome, Retention
-from mailqueue.py4web.admin import ROWS, relative
+from mailqueue.py4web.admin import ROWS, VERBS, relative
 from mailqueue.tables import TABLES, define_tables
 from mailqueue.terms import terms
 from py4web.core import DAL
@@ -335,13 +335,29 @@ def test_buttons_are_only_where_they_do_something(admin: Browser, queue: Queue) 
     queue.db.commit()
     deferred = queue.finish(queue.put(), status=words.DEFERRED, due=time.time() + 900)
     queued = queue.put()
-    expected = {sent: "", gone: "", deferred: "retry cancel", queued: "cancel"}
+    doubtful = queue.finish(queue.put(), status=words.IN_DOUBT)
+    expected = {
+        sent: "",
+        gone: "",
+        deferred: "retry cancel",
+        queued: "cancel",
+        doubtful: "retry cancel arrived",
+    }
     for message_id, verbs in expected.items():
         path = f"mailqueue/message/{message_id}"
-        assert [v for v in ("retry", "cancel") if buttons(admin, path, v)] == verbs.split()
-    for verb, ids in (("retry", [deferred]), ("cancel", [queued, deferred])):
+        assert [v for v in VERBS if buttons(admin, path, v)] == verbs.split()
+    for verb, ids in (("retry", [doubtful, deferred]), ("cancel", [doubtful, queued, deferred])):
         found = [int(form.action.split("/")[-2]) for form in buttons(admin, "mailqueue", verb)]
         assert found == ids
+
+
+def test_a_doubt_is_ended_by_who_knows_that_it_arrived(admin: Browser, queue: Queue) -> None:
+    message_id = queue.finish(queue.put(), status=words.IN_DOUBT)
+    page = admin.get(f"mailqueue/message/{message_id}").text
+    assert "the server's answer never came" in html.unescape(page)
+    page = admin.submit(button(admin, f"mailqueue/message/{message_id}", "arrived"))
+    assert told(page) == f"Message {message_id} is marked as arrived."
+    assert queue.status(message_id) == words.SENT
 
 
 # --- messages --------------------------------------------------------------------------------
@@ -549,6 +565,42 @@ def test_the_problem_log_has_open_entries_first(admin: Browser, queue: Queue) ->
     assert "seen 3 times" in page
     assert "2 h ago" in page
     assert "535 5.7.8" in page
+
+
+# --- nobody sends ----------------------------------------------------------------------------
+
+
+def test_health_is_open_to_everybody_and_fails_where_nobody_sends(
+    served: ServedSite, admin: Browser, queue: Queue
+) -> None:
+    monitor = served.browser()
+    answer = monitor.get("mailqueue/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    message_id = queue.put("secret-address@example.test", subject="Secret subject")
+    assert monitor.get("mailqueue/health").status_code == 200, "it has only just been queued"
+    queue.db(queue.db.mailqueue_message.id == message_id).update(due=time.time() - 3600)
+    queue.db.commit()
+    answer = monitor.get("mailqueue/health")
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (503, "no-store")
+    reason = "No worker was seen for 60 minutes while mail is due."
+    assert answer.json() == {"status": "failing", "reason": reason}
+    page = admin.get("mailqueue").text
+    assert "No mail is sent: Mail is due, and nobody sends it." in page
+    assert reason in page
+    liveness.seen(queue.db, time.time())
+    assert monitor.get("mailqueue/health").status_code == 200
+
+
+def test_health_can_only_be_asked(served: ServedSite) -> None:
+    assert served.browser().post("mailqueue/health").status_code == 405
+
+
+def test_an_expiry_is_shown_while_the_message_waits(admin: Browser, queue: Queue) -> None:
+    message_id = queue.put()
+    queue.db(queue.db.mailqueue_message.id == message_id).update(expires_on=time.time() + 7300)
+    queue.db.commit()
+    page = admin.get(f"mailqueue/message/{message_id}").text
+    assert re.search(r"<dt>Expires</dt><dd>.*in 2 h", page)
 
 
 # --- the rest --------------------------------------------------------------------------------

@@ -319,6 +319,7 @@ def test_a_time_out_before_the_dot_is_transient(stage):
             {
                 "mailbox-full", "storage-full", "bad-sequence", "unexpected-reply", "unknown-exception",
                 "no-reply-to-dot", "senseless-reply-to-dot", "unknown-exception-after-dot",
+                    "worker-died",
             },
         ),
     ],
