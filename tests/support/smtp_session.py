@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .smtp_auth import authenticate
-from .smtp_faults import Fault, Hang, Reply
+from .smtp_faults import Fault, Hang, Late, Reply
 
 if TYPE_CHECKING:
     from .smtp_server import ScriptedServer
@@ -93,6 +93,7 @@ class Session:
     def _handshake(self) -> None:
         fault = self._fault("tls", "")
         if fault:
+            self.socket.recv(65536)  # an end with something unread would be a reset
             fault.play(self)
             raise ConnectionAbortedError
         assert self.server.context
@@ -116,6 +117,9 @@ class Session:
             step = step(self, line)
         if isinstance(step, Hang) and not step.taken:
             self.server.hang()
+            return None
+        if isinstance(step, Late):
+            step.wait()
             return None
         return step
 
@@ -160,6 +164,8 @@ class Session:
     def _do_auth(self, line: str) -> None:
         fault = self._fault("auth", line)
         if fault:
+            if fault.accepts:
+                self.user = next(iter(self.server.auth or {}), None)
             fault.play(self)
             return
         offered = self.server.mechanisms if self.server.auth else ()
