@@ -136,6 +136,7 @@ SPLIT = Fate("again", 0, False, NEVER)  # at once, in a transaction of their own
 AGAIN = Fate("again", 1, False, NEVER)
 ALL_AGAIN = Fate("again", 1, False, NEVER, all_met=True)
 FAILED = Fate("failed", 1, False, NEVER)
+DEAD = Fate("failed", 1, False, NEVER, dead=True)
 IN_DOUBT = Fate("in doubt", 1, False, NEVER)
 
 # --- the matrix ------------------------------------------------------------------------------
@@ -210,8 +211,8 @@ ROWS = (
     Row(_RCPT, "T", "bad-sequence", AGAIN, "500 5.5.2 | 502 | 503"),
     Row(_RCPT, "C", "relay-denied", HELD, "550 5.7.1 Relaying denied"),
     Row(_RCPT, "C", "sender-rejected", REPORTED, "501 5.1.7 | 553 5.1.8"),
-    Row(_RCPT, "R", "unknown-address", FAILED, "450 5.1.1 | 550 5.1.1 | 550 5.2.1 | 556 5.1.10"),
-    Row(_RCPT, "R", "unknown-address", FAILED, "550 No such user | 551 | 553"),
+    Row(_RCPT, "R", "unknown-address", DEAD, "450 5.1.1 | 550 5.1.1 | 550 5.2.1 | 556 5.1.10"),
+    Row(_RCPT, "R", "unknown-address", DEAD, "550 No such user | 551 | 553"),
     Row(_RCPT, "R", "recipient-policy", FAILED, "550 5.7.1 | 554 5.7.1 | multi-line 550 5.7.1"),
     Row(_RCPT, "R", "recipient-refused", FAILED, "any other 5xx"),
     # --- DATA and the dot: one answer for all

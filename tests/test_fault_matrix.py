@@ -70,6 +70,7 @@ def test_each_row_speaks_of_known_faults_and_decides_somewhere() -> None:
 @pytest.mark.parametrize("row", [*ROWS, *SITUATIONS])
 def test_the_kind_of_each_row_is_that_of_its_rule_and_fits_what_follows(row: Row | Situation) -> None:
     assert KINDS[row.kind] == (RULES[row.rule].kind if row.rule else "")
+    assert row.fate.dead == (RULES[row.rule].suppress if row.rule else False)
     follows = {"": {"sent"}, "C": {"waits"}, "T": {"waits", "again"}, "D": {"in doubt"}}
     assert row.fate.met in follows.get(row.kind, {"failed"})
 

@@ -22,6 +22,7 @@ class Fate:
         paused: whether the transport is paused, so that the next message goes out after the repair only.
         entry: when the problem log gets an entry.
         all_met: whether the fault meets every recipient that has no answer yet, accepted ones too.
+        dead: whether the address is known to be dead from now on.
     """
 
     met: str
@@ -29,6 +30,7 @@ class Fate:
     paused: bool
     entry: str
     all_met: bool = False
+    dead: bool = False
 
 
 @dataclass(frozen=True)

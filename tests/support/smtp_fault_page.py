@@ -108,7 +108,7 @@ def _who_gets_it(fate: Fate, stage: str) -> str:
 def _in_the_end(fate: Fate) -> str:
     if fate.met == "again":
         return "sent at once, in a second transaction" if _is_split(fate) else "sent later"
-    return _IN_THE_END[fate.met]
+    return "failed; the address is dead" if fate.dead else _IN_THE_END[fate.met]
 
 
 def _is_split(fate: Fate) -> bool:
