@@ -170,16 +170,16 @@ def site(folder: Path, server: ScriptedServer, **settings: Any) -> Iterator[Site
         mail.db.close()
 
 
-def be_impatient(mail: QueuedMailer, stage: str) -> None:
-    """Have the mailer wait for a short time at this stage, and for a long one at all others."""
+def wait_briefly(mail: QueuedMailer, *stages: str) -> None:
+    """Have the mailer wait for a short time at these stages, and for a long one at all others."""
     make = mail.site.make_transport
 
-    def make_impatient() -> Transport:
+    def make_brief() -> Transport:
         transport: Any = make()
-        transport._timeouts = replace(PATIENT, **{TIMEOUTS[stage]: 0.3})
+        transport._timeouts = replace(PATIENT, **{TIMEOUTS[stage]: 0.3 for stage in stages})
         return transport
 
-    mail.site.make_transport = make_impatient
+    mail.site.make_transport = make_brief
 
 
 # --- what must follow ----------------------------------------------------------------------
@@ -274,8 +274,8 @@ def test_a_fault_has_the_consequences_that_the_matrix_says(
     name = script_name(stage)
     server, settings = way_to(stage, certificates)
     with site(tmp_path, server, **settings) as at:
-        if fault == "hangs" or (fault == "drips" and name != "tls"):
-            be_impatient(at.mail, name)
+        briefly = fault == "hangs" or (fault == "drips" and name != "tls")
+        wait_briefly(at.mail, *[name] * briefly)
         if stage == "kept MAIL":
             at.mail.send(EARLIER)
         reached = server.reached[name]
@@ -292,8 +292,7 @@ def test_a_situation_has_the_consequences_that_the_matrix_says(
     spoilt: Spoilt = SPOILT[situation.what]
     server = ScriptedServer(tls=spoilt.tls, certificate=certificates.server, auth=spoilt.auth)
     with site(tmp_path, server, **spoilt.settings(certificates)) as at:
-        if spoilt.impatient:
-            be_impatient(at.mail, "tls")
+        wait_briefly(at.mail, *spoilt.brief)
         server.script.update(spoilt.script)
         at.spoil(**spoilt.changes_with(certificates))
         at.queue_both(spoilt.recipients)

@@ -325,6 +325,17 @@ def test_421_then_close(smtp: ScriptedServer) -> None:
             link.docmd("RSET")
 
 
+def test_a_mail_that_was_begun_is_forgotten_only_where_rset_is_granted(smtp: ScriptedServer) -> None:
+    smtp.script["rset"] = nth(Reply(451, "4.3.0 not now"), 1)
+    with client(smtp) as link:
+        link.ehlo()
+        assert link.docmd("MAIL FROM:<a@x.test>")[0] == 250
+        assert link.docmd("RSET")[0] == 451
+        assert link.docmd("MAIL FROM:<b@x.test>")[0] == 503
+        assert link.docmd("RSET")[0] == 250
+        assert link.docmd("MAIL FROM:<b@x.test>")[0] == 250
+
+
 def test_a_late_answer_is_the_usual_one(smtp: ScriptedServer) -> None:
     smtp.script["dot"] = Late(0.05)
     begun = time.monotonic()

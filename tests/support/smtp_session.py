@@ -191,6 +191,8 @@ class Session:
             return Reply(501, "5.5.4 MAIL FROM:<address>")
         if self.server.auth and not self.user:
             return Reply(530, "5.7.0 authentication required")
+        if self.mail_from is not None:
+            return Reply(503, "5.5.1 nested MAIL command")
         parameters = dict(word.upper().partition("=")[::2] for word in found[2].split())
         if any(NEEDED_EXTENSION.get(name) not in self.server.extensions for name in parameters):
             return Reply(555, "5.5.4 parameter not offered")
@@ -245,8 +247,10 @@ class Session:
         self.rcpt_tos = []
 
     def _do_rset(self, line: str) -> None:
-        self._forget_mail()
-        self._perform("rset", line, Reply(250, "2.0.0 forgotten"))
+        action = self._fault("rset", line) or Reply(250, "2.0.0 forgotten")
+        if action.accepts:
+            self._forget_mail()
+        action.play(self)
 
     def _do_noop(self, _line: str) -> None:
         Reply(250, "2.0.0 here").play(self)

@@ -28,7 +28,7 @@ class Spoilt:
         changes: attributes that the server has while it is spoilt.
         certificate: the name of the one that it shows while it is spoilt.
         recipients: whom message A goes to.
-        impatient: whether the site waits for a short time only.
+        brief: the stages at which the site waits for a short time only.
     """
 
     tls: str = "none"
@@ -38,7 +38,7 @@ class Spoilt:
     changes: Mapping[str, Any] = field(default_factory=dict)
     certificate: str = ""
     recipients: tuple[str, ...] = PLAIN_PEOPLE
-    impatient: bool = False
+    brief: tuple[str, ...] = ()
 
     def settings(self, certificates: Certificates) -> dict[str, Any]:
         """The settings of the site's mailer."""
@@ -79,7 +79,7 @@ SPOILT = {
     ),
     "the certificate on connecting is signed by nobody": Spoilt("implicit", certificate="self_signed"),
     "the handshake on connecting is closed": Spoilt("implicit", script={"tls": Close()}),
-    "the handshake on connecting hangs": Spoilt("implicit", script={"tls": Hang()}, impatient=True),
+    "the handshake on connecting hangs": Spoilt("implicit", script={"tls": Hang()}, brief=("tls",)),
     "a login is configured and AUTH is not offered": Spoilt(
         auth=LOGIN, login=True, script=_says("SIZE 1000")
     ),
