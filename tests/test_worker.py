@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mailqueue.database import own_transaction
 from mailqueue.transports.base import Answer, Transport
 from support.certificates import Certificates
 from support.mail import START, Clock, make_mail, open_causes, rows, statuses, to_server
-from support.smtp_faults import Close, Hang, Reply, nth
+from support.smtp_faults import Close, Fault, Hang, Reply, nth
 from support.smtp_server import ScriptedServer, refused_port
 
 DAY = 86400.0
@@ -268,6 +269,30 @@ def test_relaying_refused_for_one_recipient_holds_that_one_only(
     mail.settings.hostname = "relay.site.test"  # the administrator changes something: at once
     smtp.script.clear()
     assert mail.process_queue()["sent"] == 1
+    assert open_causes(mail) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [(Reply(250, "2.0.0 taken"), "sent"), (Close(taken=True), "in_doubt")]
+)
+def test_who_got_the_mail_does_not_get_it_again_because_another_recipient_paused_the_transport(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock, answer: Fault, status: str
+) -> None:
+    refused = Reply(550, "5.7.26 no SPF, no DKIM")
+    smtp.script.update({"rcpt": {"far@away.test": refused}, "dot": nth(answer, 1)})
+    mail.send(["near@x.test", "far@away.test"])
+    mail.send("next@x.test")
+    mail.process_queue()
+    near = rows(mail, "recipient")[0]
+    assert (near["status"], near["attempts"]) == (status, 1)
+    assert open_causes(mail) == ["sender-not-authenticated"]
+    assert [m.rcpt_tos for m in smtp.messages] == [("near@x.test",)], "the transport is paused"
+    smtp.script.clear()
+    clock.advance(301)
+    mail.process_queue()
+    assert statuses(mail) == ["sent", "sent"]
+    taken = Counter(one for m in smtp.messages for one in m.rcpt_tos)
+    assert taken == {"near@x.test": 1 + (status == "in_doubt"), "far@away.test": 1, "next@x.test": 1}
     assert open_causes(mail) == []
 
 

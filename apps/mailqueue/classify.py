@@ -354,6 +354,7 @@ REPLY_ROWS: Final = (
     ReplyRow("password-transition", frozenset({AUTH}), enhanced=r"4\.7\.12"),
     ReplyRow("auth-rejected", frozenset({AUTH}), "5"),
     ReplyRow("auth-required", family="5", code="530"),
+    ReplyRow("auth-required", _SENDER_STAGES, "5", "53[45]"),  # RFC 4954 section 6: of a login only
     ReplyRow("banner-refused", frozenset({CONNECT, BANNER}), "5"),
     ReplyRow("ehlo-rejected", frozenset({EHLO}), "5"),
     ReplyRow("starttls-refused", frozenset({STARTTLS, TLS}), "5"),
@@ -372,7 +373,9 @@ REPLY_ROWS: Final = (
     ReplyRow("too-big", _SENDER_STAGES, "4", words=_TOO_BIG),
     # MAIL
     ReplyRow("content-refused", frozenset({MAIL}), "5", enhanced=r"5\.6\..*"),
-    ReplyRow("too-big", frozenset({MAIL}), "5", "552"),  # RFC 1870 section 6.1
+    # RFC 1870 section 6.1; 5.2.2 is the sender's own mailbox, full: every message would be given up
+    ReplyRow("sender-rejected", frozenset({MAIL}), "5", enhanced=r"5\.2\.2"),
+    ReplyRow("too-big", frozenset({MAIL}), "5", "552"),
     ReplyRow("bad-sequence", frozenset({MAIL, RCPT}), "5", "50[023]"),
     ReplyRow("message-refused", frozenset({MAIL}), "5", "504|555"),  # this message asks for too much
     ReplyRow("sender-rejected", frozenset({MAIL}), "5"),

@@ -242,21 +242,28 @@ class _Drain:
         del self._at_work[result.claimed.id]
         if isinstance(result, Tried):
             self._done.append(result.finished)
-            self._way.passed(result.failures)
+            self._note_the_way(result)
         else:
             self._take_back(result)
 
+    def _note_the_way(self, result: Tried) -> None:
+        if result.blocking:  # some of its recipients have it, so that it counts all the same
+            self._way.block(result.blocking)
+            self._close()
+        else:
+            self._way.passed(result.failures)
+
     def _take_back(self, result: Untried) -> None:
         self._claimed.appendleft(result.claimed)
-        if result.failure is None:
+        if result.blocking is None:
             if not self._shift.closing.is_set() and not self._shift.renew():
                 self._close()
             return
         self._senders.remove(result.sender)
-        if self._senders and result.failure.stage in words.TRANSPORT_STAGES:
+        if self._senders and result.blocking.stage in words.TRANSPORT_STAGES:
             self._most_senders = len(self._senders)  # the server takes no more; these go on
             return
-        self._way.block(result.failure)
+        self._way.block(result.blocking)
         self._close()
 
     def _flush(self) -> None:
