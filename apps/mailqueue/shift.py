@@ -64,12 +64,16 @@ class Shift:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._heart.join()
-        try:
-            if self.complete and not self._lost:
-                outbox.retire_worker(self._site.db, self.worker_id)
-                self.journal.close()
-        finally:
+        if self.complete and not self._lost:
+            self._retire()
+        else:
             self.journal.abandon()
+
+    def _retire(self) -> None:
+        try:
+            outbox.retire_worker(self._site.db, self.worker_id)
+        finally:
+            self.journal.close()  # a row that may be left holds no claims and needs no evidence
 
     def _register(self) -> int:
         try:

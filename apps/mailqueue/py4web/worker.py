@@ -84,9 +84,9 @@ def work(apps_folder: str, app_name: str) -> int:
 
 def _heed_signals(stop: threading.Event) -> None:
     def end(*_: object) -> None:
+        stop.set()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
