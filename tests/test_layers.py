@@ -46,6 +46,7 @@ HOUSE = [
     shift: site
     sender: delivery site way shift
     worker: delivery site way shift sender
+    service: site worker
     """,
     """
     mailer

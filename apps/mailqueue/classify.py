@@ -71,6 +71,8 @@ RULES: Final[dict[str, Rule]] = {
     "bad-login": Rule(CONFIGURATION),
     "bad-sender": Rule(CONFIGURATION),
     "bad-ca-file": Rule(CONFIGURATION),
+    # the worker's own disk
+    "journal-not-writable": Rule(CONFIGURATION),
     # the way to the server
     "name-lookup-failed": Rule(TRANSIENT),
     "name-not-known": Rule(TRANSIENT, persistent=True),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from . import database, liveness, outbox, problems, queries, words
+from . import database, liveness, outbox, problems, queries, service, words
 from .classify import DeliveryError, Failure, SiteFault, classify_exception
 from .compose import Composed, compose, parse_address
 from .delivery import close, hand_over
@@ -160,6 +160,10 @@ class MailQueue:
             "queued" for those given back untried.
         """
         return drain(self.site, until=until, stop=stop)
+
+    def serve(self, stop: threading.Event) -> None:
+        """Send mail as it comes, in this thread, until `stop` is set; see service.serve()."""
+        service.serve(self.site, stop)
 
     def counts(self) -> dict[str, int]:
         """How many messages there are in each status."""

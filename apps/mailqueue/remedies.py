@@ -53,6 +53,11 @@ _ADVICE = {
         "The file of trusted certificates for the mail server cannot be read.",
         "Set ca_file to a readable file in PEM format, or leave it out to trust the system's.",
     ),
+    "journal-not-writable": Advice(
+        "The disk of the workers' journals is full, or the journals cannot be written there.",
+        "Make room on that disk, or let the user that runs the site write to the folder named below; another"
+        " folder can be given to the mailer as journals=.",
+    ),
     "name-lookup-failed": Advice(
         "The name of the mail server cannot be looked up at the moment.",
         "If this lasts, check the name server (DNS) that this machine uses.",

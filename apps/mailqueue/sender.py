@@ -139,7 +139,7 @@ class Sender(threading.Thread):
         ids = {recipient.address: recipient.id for recipient in claimed.recipients}
 
         def before_dot(accepted: Iterable[str]) -> None:
-            self._shift.journal.dot(claimed.id, [ids[address] for address in accepted])
+            self._shift.put_dot_on_record(claimed.id, [ids[address] for address in accepted])
             if not self._shift.is_fresh():
                 self._lapsed = True
                 raise _LeaseLost

@@ -7,8 +7,10 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 
-from . import database, journal, leases
+from . import database, journal, leases, words
+from .classify import DeliveryError, Failure
 from .site import Site
 
 logger = logging.getLogger("mailqueue")
@@ -19,6 +21,19 @@ def elapsed() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+class JournalNotWritable(DeliveryError):
+    """No message may be sent, since it could not be put on record: the site's fault, not a message's.
+
+    Args:
+        folder: where the journals lie.
+        error: what the operating system said.
+    """
+
+    def __init__(self, folder: str, error: OSError):
+        text = f"{folder}: {error.strerror or error}"
+        super().__init__(Failure(words.CONFIGURATION, words.DATA, "journal-not-writable", text))
+
+
 class Shift:
     """One worker at work, as a context manager.
 
@@ -26,19 +41,18 @@ class Shift:
         worker_id: its row.
         journal: its record of stages.
         closing: set when no further message is to be begun.
+
+    Raises:
+        JournalNotWritable: there can be no journal.
     """
 
     def __init__(self, site: Site):
         self._site = site
-        self.journal = journal.Journal(site.journals)
-        self.worker_id = leases.register(
-            site.db,
-            token=self.journal.token,
-            host_name=socket.gethostname(),
-            pid=os.getpid(),
-            journal=self.journal.path,
-            now=site.clock(),
-        )
+        try:
+            self.journal = journal.Journal(site.journals)
+        except OSError as error:
+            raise JournalNotWritable(site.journals, error) from error
+        self.worker_id = self._register()
         self.closing = threading.Event()
         self.complete = False
         self._lost = False
@@ -54,10 +68,40 @@ class Shift:
         self._over.set()
         self._heart.join()
         if self.complete and not self._lost:
-            leases.retire(self._site.db, self.worker_id)
-            self.journal.close()
+            self._retire()
         else:
             self.journal.abandon()
+
+    def _retire(self) -> None:
+        try:
+            leases.retire(self._site.db, self.worker_id)
+        finally:
+            self.journal.close()  # a row that may be left holds no claims and needs no evidence
+
+    def _register(self) -> int:
+        try:
+            return leases.register(
+                self._site.db,
+                token=self.journal.token,
+                host_name=socket.gethostname(),
+                pid=os.getpid(),
+                journal=self.journal.path,
+                now=self._site.clock(),
+            )
+        except BaseException:
+            self.journal.close()  # nobody knows of it
+            raise
+
+    def put_dot_on_record(self, message_id: int, recipient_ids: Iterable[int]) -> None:
+        """Record that a final dot is about to be sent.
+
+        Raises:
+            JournalNotWritable: it is not on record, so it must not be sent.
+        """
+        try:
+            self.journal.dot(message_id, recipient_ids)
+        except OSError as error:
+            raise JournalNotWritable(self._site.journals, error) from error
 
     def may_begin(self) -> bool:
         """Whether another message may be begun: nobody can have taken this worker's claims over.
@@ -81,9 +125,13 @@ class Shift:
         return not self._lost
 
     def _beat_on(self) -> None:
+        failing = False
         while not self._over.wait(leases.HEARTBEAT):
             try:
                 with database.own_transaction(self._site.db):
                     self.renew()
-            except Exception:
-                logger.warning("a heartbeat could not be written", exc_info=True)
+                failing = False
+            except Exception as error:  # noqa: BLE001 - the next one may succeed; the lease bears some
+                if not failing:
+                    logger.warning("a heartbeat could not be written: %r", error)
+                failing = True

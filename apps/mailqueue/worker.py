@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from . import database, journal, leases, liveness, outbox, problems, words
 from .classify import SiteFault, classify_exception
 from .outbox import Claimed, Finished
 from .sender import Died, Job, Sender, Tried, Untried, outcomes
-from .shift import Shift
+from .shift import JournalNotWritable, Shift
 from .site import Site
 from .transports.base import Answer
 from .way import Way
@@ -33,8 +34,12 @@ GROUP = 50  # messages finished in one transaction, at most
 GROUP_SECONDS = 0.5  # and how long a finished one may wait for it
 MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
 GRACE = 5.0  # seconds for messages at hand when the work is to end
+LAST_ANSWERS = 60.0  # and when the database fails, but nobody is in a hurry
+TRIES = 3  # for a transaction that the database may undo for reasons of its own
+PAUSE = 1.0  # seconds between two tries to store what neither database nor journal could take
 
 Counts = dict[str, int]
+_Result = TypeVar("_Result")
 
 
 def drain(site: Site, *, until: float | None = None, stop: threading.Event | None = None) -> Counts:
@@ -46,6 +51,10 @@ def drain(site: Site, *, until: float | None = None, stop: threading.Event | Non
 
     Returns:
         How many messages came to which status; "queued" are those given back untried.
+
+    Raises:
+        Exception: the database fails (database.faults()). What was answered is in the journal by
+            then, and the next drain takes everything back from there.
     """
     counts = dict.fromkeys((words.SENT, words.DEFERRED, words.FAILED, words.IN_DOUBT, words.QUEUED), 0)
     ending = _ending(site, until, stop)
@@ -56,13 +65,24 @@ def drain(site: Site, *, until: float | None = None, stop: threading.Event | Non
         way = Way(site)
         try:
             if way.ready() and not ending():
-                with Shift(site) as shift:
-                    _Drain(site, way, shift, counts, ending, stop).run()
+                _send(site, way, counts, ending, stop)
                 way.settle()
         finally:
             way.close()
         outbox.purge(site.db, now=site.clock(), retention=site.retention)
     return counts
+
+
+def _send(
+    site: Site, way: Way, counts: Counts, ending: Callable[[], bool], stop: threading.Event | None
+) -> None:
+    try:
+        shift = Shift(site)
+    except JournalNotWritable as fault:
+        way.block(fault.failure)
+        return
+    with shift:
+        _Drain(site, way, shift, counts, ending, stop).run()
 
 
 def _ending(site: Site, until: float | None, stop: threading.Event | None) -> Callable[[], bool]:
@@ -128,12 +148,16 @@ class _Drain:
                 self._look_around()
                 if len(self._done) >= GROUP or time.monotonic() - self._flushed > GROUP_SECONDS:
                     self._flush()
-        finally:
-            self._shift.closing.set()
             self._end_senders()
-        self._flush()
-        self._give_back(self._claimed)
-        self._shift.complete = not self._at_work
+            self._flush()
+            self._give_back(self._claimed)
+            self._shift.complete = not self._at_work
+        except database.faults(self._site.db):
+            self._end_senders(LAST_ANSWERS)
+            self._keep_answers()
+            raise
+        finally:
+            self._end_senders()
 
     def _goes_on(self) -> bool:
         self._dispatch()
@@ -158,12 +182,15 @@ class _Drain:
     def _close(self) -> None:
         """Begin no further message. What no connection has taken up yet comes back."""
         self._shift.closing.set()
-        if self._stop and self._stop.is_set():
-            self._patience = min(self._patience, time.monotonic() + GRACE)
+        self._heed_stop()
         with suppress(Empty):
             while job := self._jobs.get_nowait():
                 del self._at_work[job.claimed.id]
                 self._claimed.appendleft(job.claimed)
+
+    def _heed_stop(self) -> None:
+        if self._stop and self._stop.is_set():
+            self._patience = min(self._patience, time.monotonic() + GRACE)
 
     def _claim(self) -> bool:
         if self._way.probing and self._at_work:
@@ -180,9 +207,11 @@ class _Drain:
         self._claimed.extendleft(reversed(self._take(BATCH, (words.URGENT,))))
 
     def _take(self, limit: int, priorities: Sequence[int]) -> list[Claimed]:
-        site = self._site
-        return outbox.claim(
-            site.db, self._shift.worker_id, limit=limit, now=site.clock(), priorities=priorities
+        db, worker, now = self._site.db, self._shift.worker_id, self._site.clock()
+        # Not after a lost connection: its claim may stand, and only recovery would find those messages.
+        return self._again_if(
+            database.is_conflict,
+            lambda: outbox.claim(db, worker, limit=limit, now=now, priorities=priorities),
         )
 
     def _look_around(self) -> None:
@@ -196,10 +225,10 @@ class _Drain:
         try:
             mime = outbox.content(self._site.db, claimed.id)
         except ValueError as error:
+            self._site.db.commit()
             self._fail(claimed, error)
             return
-        finally:
-            self._site.db.commit()  # nothing may be open while the transports work
+        self._site.db.commit()  # nothing may be open while the transports work
         if not claimed.recipients:
             self._give_back([claimed])  # none of its recipients is due after all
             return
@@ -270,7 +299,10 @@ class _Drain:
         self._flushed = time.monotonic()
         if not self._done:
             return
-        for status in outbox.finish(self._site.db, self._done, self._site.clock(), self._site.retention):
+        db, now, retention = self._site.db, self._site.clock(), self._site.retention
+        # Whatever the fault: the tokens see to it that nothing is written down twice.
+        statuses = self._again_if(lambda _: True, lambda: outbox.finish(db, self._done, now, retention))
+        for status in statuses:
             self._counts[status] = self._counts.get(status, 0) + 1
         self._shift.journal.committed(result.message_id for result in self._done)
         self._done.clear()
@@ -279,10 +311,52 @@ class _Drain:
         outbox.release(self._site.db, claims, self._site.clock())
         self._counts[words.QUEUED] += len(claims)
 
-    def _end_senders(self) -> None:
+    def _end_senders(self, patience: float = GRACE) -> None:
         """Let the connections end; those that wait for a server's answer are left to themselves."""
+        self._shift.closing.set()
         for _ in self._senders:
             self._jobs.put(None)
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + patience
         for sender in self._senders:
-            sender.join(max(deadline - time.monotonic(), 0))
+            while sender.is_alive() and time.monotonic() < min(deadline, self._patience):
+                self._heed_stop()
+                sender.join(0.1)
+
+    # --- faults of the database ------------------------------------------------------------
+
+    def _again_if(self, worth: Callable[[Exception], bool], work: Callable[[], _Result]) -> _Result:
+        """What one transaction brings, which is tried again after a fault that is worth it."""
+        for _ in range(TRIES - 1):
+            try:
+                return work()
+            except database.faults(self._site.db) as error:
+                if not worth(error):
+                    raise
+                database.roll_back(self._site.db)
+        return work()
+
+    def _keep_answers(self) -> None:
+        """See that no answer is lost with this drain, even where the journals' disk is full too."""
+        database.roll_back(self._site.db)
+        with suppress(Empty):
+            while result := self._results.get_nowait():
+                if isinstance(result, Tried):
+                    self._done.append(result.finished)
+        while self._shift.journal.is_behind and not self._stored() and time.monotonic() < self._patience:
+            self._heed_stop()
+            (self._stop or threading.Event()).wait(PAUSE)
+
+    def _stored(self) -> bool:
+        try:
+            self._shift.journal.catch_up()
+        except OSError:
+            return self._flushed_after_all()
+        return True
+
+    def _flushed_after_all(self) -> bool:
+        try:
+            self._flush()
+        except database.faults(self._site.db):
+            database.roll_back(self._site.db)
+            return False
+        return True

@@ -22,7 +22,7 @@ from ..outbox import Retention
 from ..problems import Problem
 from ..retry import RetryPolicy
 from ..terms import RESEND, terms
-from . import admin, tickets
+from . import admin, tickets, worker
 from .request import RequestTransaction, called_by_auth
 from .scheduler import SendingTask
 
@@ -100,6 +100,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         self._request = RequestTransaction.of(db)
         self._app_name = tickets.loading_app()
         self._task: SendingTask | None = None
+        worker.note(self, self._app_name)
 
     # --- the stock mailer's interface ------------------------------------------------------
 

@@ -208,6 +208,12 @@ class SendingTask:
         threading.Thread(target=self._stop_without_server, args=(stop,), daemon=True).start()
         try:
             return self._send_all(stop)
+        except (database.faults(self._mail.db), database.faults(self._db)) as error:
+            said = " ".join(str(error).split())
+            logger.warning(
+                "the database fails (%s). Mail waits, nothing is lost; the next run sends it", said
+            )
+            return {}
         finally:
             stop.set()  # a thread that went on would keep the forked process alive
 
