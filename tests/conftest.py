@@ -13,6 +13,7 @@ if importlib.util.find_spec("mailqueue") is None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "apps"))
 
 from support.certificates import Certificates, make_certificates
+from support.kill_figures import FIGURES
 from support.services import fresh_database
 from support.smtp_server import ScriptedServer
 
@@ -35,3 +36,12 @@ def db_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URI of a fresh database, on every kind of database we support."""
     with fresh_database(request.param, tmp_path) as uri:
         yield uri
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the kills of this run have come to."""
+    lines = list(FIGURES.lines())
+    if lines:
+        terminalreporter.section("kill matrix")
+        for line in lines:
+            terminalreporter.write_line(line)

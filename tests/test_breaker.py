@@ -11,6 +11,7 @@ import pytest
 from mailqueue import breaker, define_tables
 from mailqueue.database import own_transaction
 from py4web.core import DAL
+from support.store import another_dal
 
 NAME = "smtp://mail.site.test:25"
 SETTINGS = ("mail.site.test", "user:password")
@@ -31,6 +32,14 @@ def pause(db: Any, now: float, settings: tuple[object, ...] = SETTINGS) -> int:
 
 def test_a_transport_nobody_knows_yet_is_flowing(db: Any) -> None:
     assert breaker.admit(db, NAME, SETTINGS, 0.0) == breaker.FLOWING
+
+
+def test_a_row_that_another_worker_has_made_meanwhile_is_found(db: Any, db_uri: str, tmp_path: Path) -> None:
+    with another_dal(db_uri, tmp_path) as other:
+        assert breaker.next_probe(db) is None  # the transaction has begun
+        breaker.state(other, NAME)
+        other.commit()
+        assert breaker.state(db, NAME).name == NAME
 
 
 def test_a_paused_transport_is_left_alone_until_the_probe(db: Any) -> None:

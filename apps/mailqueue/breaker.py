@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from .database import savepoint
+from .database import MYSQL, engine, savepoint
 from .tables import TRANSPORT
 
 FLOWING = "flowing"  # send as much as there is
@@ -33,10 +33,15 @@ def state(db: Any, name: str) -> Any:
             with savepoint(db):
                 table.insert(name=name, salt=secrets.token_hex(16), failures=0)
         except Exception:
-            if db(table.name == name).isempty():
+            if _made_just_now(db, name) is None:
                 raise  # it was not another worker's row that stood in the way
-        row = db(table.name == name).select().first()
+        row = _made_just_now(db, name)
     return row
+
+
+def _made_just_now(db: Any, name: str) -> Any:
+    # MySQL shows the caller's transaction an older state than there is, unless it is to lock it.
+    return db(db[TRANSPORT].name == name).select(for_update=engine(db) == MYSQL).first()
 
 
 def admit(db: Any, name: str, settings: Sequence[object], now: float) -> str:

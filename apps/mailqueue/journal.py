@@ -34,15 +34,16 @@ class Journal:
 
     Args:
         folder: where the journals of this host lie; made if missing.
+        token: the worker's; a new one by default.
 
     Raises:
         OSError: the folder or the file cannot be written.
     """
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str, token: str | None = None):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        self.token = secrets.token_hex(16)
-        self.path = os.path.join(folder, f"{self.token}.journal")
+        self.token = token or new_token()
+        self.path = path_of(folder, self.token)
         self._guard = threading.Lock()
         self._facts: dict[int, list[bytes]] = {}  # of messages that are not committed yet
         self._unwritten: deque[bytes] = deque()  # what the disk has not taken yet
@@ -98,8 +99,8 @@ class Journal:
                 self._try_to_rewrite()
 
     def close(self) -> None:
-        """Remove the record of a worker that ends in good order."""
-        _remove(self.path)
+        """Remove the record of a worker that holds no claims, unless whoever took them over has done so."""
+        discard(self.path)
         self._file.close()
 
     def abandon(self) -> None:
@@ -135,6 +136,9 @@ class Journal:
         try:
             _write(following, b"".join(line for lines in self._facts.values() for line in lines))
             os.replace(self.path + ".new", self.path)
+        except FileNotFoundError:  # this worker's claims were taken over, and its journal is gone
+            following.close()
+            return
         except OSError:
             following.close()
             raise
@@ -145,6 +149,16 @@ class Journal:
 
 def _line(fact: dict[str, Any]) -> bytes:
     return json.dumps(fact, ensure_ascii=True).encode("ascii") + b"\n"
+
+
+def new_token() -> str:
+    """A name for a worker that no other has."""
+    return secrets.token_hex(16)
+
+
+def path_of(folder: str, token: str) -> str:
+    """Where the journal of a worker lies."""
+    return os.path.join(folder, f"{token}.journal")
 
 
 def _open_locked(path: str) -> io.FileIO:

@@ -31,7 +31,7 @@ def register(db: Any, *, token: str, host_name: str, pid: int, journal: str, now
 
 def beat(db: Any, worker_id: int, now: float) -> bool:
     """Renew a worker's lease. Commits. False: it was declared dead, its claims are gone."""
-    own = db(db[WORKER].id == worker_id)
+    own = db((db[WORKER].id == worker_id) & (db[WORKER].beat_on > 0))  # take_over() makes it less
     own.update(beat_on=now, suspected_on=None)  # its count would be 0 on MySQL if nothing changed
     db.commit()
     alive = not own.isempty()
@@ -81,6 +81,11 @@ def next_look(db: Any) -> float | None:
 
 
 def take_over(db: Any, row: Any) -> bool:
-    """Remove a dead worker's row, in the caller's transaction. False: somebody else did, or it lives."""
+    """Lay hands on a dead worker's claims, in the caller's transaction; its row stays until retire().
+
+    Returns:
+        False where somebody else did just now, or it lives.
+    """
     as_seen = (db[WORKER].id == row.id) & (db[WORKER].beat_on == row.beat_on)
-    return bool(db(as_seen).delete() == 1)
+    # No later heartbeat may bring it back; a further taker needs a mark that differs from this one.
+    return bool(db(as_seen).update(beat_on=min(row.beat_on, 0.0) - 1.0) == 1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import outbox
-from .database import savepoint
+from . import database, outbox
 from .tables import PULSE
 
 PULSE_SECONDS = 10.0  # a worker notes that it was here so often at most
@@ -16,25 +15,15 @@ _HERE = "worker"
 
 def seen(db: Any, now: float) -> None:
     """Note that a worker was here. Commits if there is something to write."""
-    table = db[PULSE]
-    row = db(table.name == _HERE).select(table.seen_on).first()
-    if row is not None and 0 <= now - row.seen_on < PULSE_SECONDS:
+    last = last_seen(db)
+    if last is not None and 0 <= now - last < PULSE_SECONDS:
         return
-    if row is None:
-        _first(db, now)
-    else:
-        db(table.name == _HERE).update(seen_on=now)
+    # In one statement: what another worker inserted just now, MySQL would not show us.
+    known = "ON CONFLICT (name) DO UPDATE SET seen_on = excluded.seen_on"
+    if database.engine(db) == database.MYSQL:
+        known = "ON DUPLICATE KEY UPDATE seen_on = VALUES(seen_on)"
+    database.change(db, f"INSERT INTO {PULSE} (name, seen_on) VALUES (%s, %s) {known}", _HERE, now)
     db.commit()
-
-
-def _first(db: Any, now: float) -> None:
-    table = db[PULSE]
-    try:
-        with savepoint(db):
-            table.insert(name=_HERE, seen_on=now)
-    except Exception:
-        if db(table.name == _HERE).isempty():
-            raise  # it was not another worker's row that stood in the way
 
 
 def last_seen(db: Any) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -605,8 +605,16 @@ def expire(db: Any, *, now: float, retention: Retention, limit: int = 200) -> in
     return ended
 
 
-def recover(db: Any, worker: Any, evidence: Evidence | None, how: Recovery, *, now: float) -> int:
-    """Take back every claim of a dead worker. Commits.
+def recover(
+    db: Any,
+    worker: Any,
+    evidence: Evidence | None,
+    how: Recovery,
+    *,
+    now: float,
+    forget: Callable[[], None] = lambda: None,
+) -> int:
+    """Take back every claim of a dead worker. Commits, twice.
 
     What was answered is finished as answered, what was started and not answered is in doubt,
     the rest goes back to the queue untouched.
@@ -616,9 +624,11 @@ def recover(db: Any, worker: Any, evidence: Evidence | None, how: Recovery, *, n
         evidence: its journal; None where it is out of reach: then all it was to try is in doubt.
         how: what to do with it.
         now: epoch seconds.
+        forget: removes the evidence; called once all is taken back. The worker's row goes last, so
+            that whoever is killed in between leaves the rest to another.
 
     Returns:
-        The number of messages taken back; 0 also where another worker was faster.
+        The number of messages taken back; 0 also where another worker was faster, or this one lives.
     """
     message = db[MESSAGE]
     if not leases.take_over(db, worker):
@@ -632,6 +642,8 @@ def recover(db: Any, worker: Any, evidence: Evidence | None, how: Recovery, *, n
         taken += 1
         _take_back(db, row, evidence or NO_EVIDENCE, how, now)
     db.commit()
+    forget()
+    leases.retire(db, worker.id)
     return taken
 
 

@@ -136,6 +136,7 @@ class Sender(threading.Thread):
 
     def _hand_over(self, job: Job) -> list[Answer]:
         claimed = job.claimed
+        self._lapsed = False  # it may have been true of the message before
         ids = {recipient.address: recipient.id for recipient in claimed.recipients}
 
         def before_dot(accepted: Iterable[str]) -> None:

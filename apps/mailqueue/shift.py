@@ -48,11 +48,17 @@ class Shift:
 
     def __init__(self, site: Site):
         self._site = site
-        try:
-            self.journal = journal.Journal(site.journals)
-        except OSError as error:
-            raise JournalNotWritable(site.journals, error) from error
-        self.worker_id = self._register()
+        token = journal.new_token()
+        # Its row comes before the journal and goes after it: a file that no row names would stay for ever.
+        self.worker_id = leases.register(
+            site.db,
+            token=token,
+            host_name=socket.gethostname(),
+            pid=os.getpid(),
+            journal=journal.path_of(site.journals, token),
+            now=site.clock(),
+        )
+        self.journal = self._make_journal(token)
         self.closing = threading.Event()
         self.complete = False
         self._lost = False
@@ -67,30 +73,18 @@ class Shift:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._heart.join()
-        if self.complete and not self._lost:
-            self._retire()
+        if self.complete or self._lost:
+            self.journal.close()
+            leases.retire(self._site.db, self.worker_id)
         else:
             self.journal.abandon()
 
-    def _retire(self) -> None:
+    def _make_journal(self, token: str) -> journal.Journal:
         try:
+            return journal.Journal(self._site.journals, token)
+        except OSError as error:
             leases.retire(self._site.db, self.worker_id)
-        finally:
-            self.journal.close()  # a row that may be left holds no claims and needs no evidence
-
-    def _register(self) -> int:
-        try:
-            return leases.register(
-                self._site.db,
-                token=self.journal.token,
-                host_name=socket.gethostname(),
-                pid=os.getpid(),
-                journal=self.journal.path,
-                now=self._site.clock(),
-            )
-        except BaseException:
-            self.journal.close()  # nobody knows of it
-            raise
+            raise JournalNotWritable(self._site.journals, error) from error
 
     def put_dot_on_record(self, message_id: int, recipient_ids: Iterable[int]) -> None:
         """Record that a final dot is about to be sent.

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -105,10 +106,9 @@ def recover(site: Site) -> None:
     gone = leases.dead(site.db, now, lambda row: row.host_name == host and journal.owner_is_gone(row.journal))
     for row in gone:
         evidence = journal.read(row.journal) if row.host_name == host else None
-        taken = outbox.recover(site.db, row, evidence, site.recovery, now=now)
+        discard = partial(journal.discard, row.journal) if evidence is not None else lambda: None
+        taken = outbox.recover(site.db, row, evidence, site.recovery, now=now, forget=discard)
         logger.warning("worker %s on %s is gone; %d messages were taken back", row.pid, row.host_name, taken)
-        if evidence is not None:
-            journal.discard(row.journal)
 
 
 def _expire(site: Site) -> None:
