@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import Attachment, breaker, outbox, problems, queries, words
+from mailqueue import Attachment, breaker, leases, liveness, outbox, problems, queries, words
 from mailqueue.classify import Failure
 from mailqueue.compose import compose
 from mailqueue.outbox import Finished, Outcome, Retention
-from mailqueue.py4web.admin import ROWS, relative
+from mailqueue.py4web.admin import ROWS, VERBS, relative
 from mailqueue.tables import TABLES, define_tables
+from mailqueue.terms import terms
 from py4web.core import DAL
 from requests import Response
 from support.browser import Browser, Form
@@ -40,14 +41,15 @@ class Queue:
     def put(self, to: object = "ann@example.test", subject: str = "Hello", **content: Any) -> int:
         given = {"text": "Text", "html": None, "sender": "site@example.test", **content}
         composed = compose(to=to, subject=subject, domain="example.test", now=time.time(), **given)
-        message_id = outbox.enqueue(self.db, composed, now=time.time(), priority=1, category="site")
+        message_id = outbox.enqueue(self.db, composed, terms(time.time()), now=time.time())
         self.db.commit()
+        assert message_id
         return message_id
 
     def finish(self, message_id: int, **outcome: Any) -> int:
         """One attempt, with this outcome for every recipient."""
         now = time.time()
-        worker = outbox.register_worker(self.db, token="t", host_name="h", pid=1, journal="", now=now)
+        worker = leases.register(self.db, token="t", host_name="h", pid=1, journal="", now=now)
         everything = outbox.claim(self.db, worker, limit=1000, now=now + 1)
         [claimed] = [one for one in everything if one.id == message_id]
         outbox.release(self.db, [one for one in everything if one.id != message_id], now)
@@ -304,7 +306,7 @@ def test_retry_wakes_the_task_that_sends(tmp_path: Path, smtp: ScriptedServer) -
         wait_until_idle(site)
         again = {"to": "ann@example.test", "subject": "Again", "text": "x", "html": None}
         composed = compose(**again, domain="example.test", now=time.time())
-        message_id = outbox.enqueue(db, composed, now=time.time(), priority=1, category="site")
+        message_id = outbox.enqueue(db, composed, terms(time.time()), now=time.time())
         outbox.cancel(db, message_id, time.time(), Retention())
         db.commit()
         browser.submit(button(browser, "mailqueue", "retry"))
@@ -333,13 +335,29 @@ def test_buttons_are_only_where_they_do_something(admin: Browser, queue: Queue) 
     queue.db.commit()
     deferred = queue.finish(queue.put(), status=words.DEFERRED, due=time.time() + 900)
     queued = queue.put()
-    expected = {sent: "", gone: "", deferred: "retry cancel", queued: "cancel"}
+    doubtful = queue.finish(queue.put(), status=words.IN_DOUBT)
+    expected = {
+        sent: "",
+        gone: "",
+        deferred: "retry cancel",
+        queued: "cancel",
+        doubtful: "retry cancel arrived",
+    }
     for message_id, verbs in expected.items():
         path = f"mailqueue/message/{message_id}"
-        assert [v for v in ("retry", "cancel") if buttons(admin, path, v)] == verbs.split()
-    for verb, ids in (("retry", [deferred]), ("cancel", [queued, deferred])):
+        assert [v for v in VERBS if buttons(admin, path, v)] == verbs.split()
+    for verb, ids in (("retry", [doubtful, deferred]), ("cancel", [doubtful, queued, deferred])):
         found = [int(form.action.split("/")[-2]) for form in buttons(admin, "mailqueue", verb)]
         assert found == ids
+
+
+def test_a_doubt_is_ended_by_who_knows_that_it_arrived(admin: Browser, queue: Queue) -> None:
+    message_id = queue.finish(queue.put(), status=words.IN_DOUBT)
+    page = admin.get(f"mailqueue/message/{message_id}").text
+    assert "the server's answer never came" in html.unescape(page)
+    page = admin.submit(button(admin, f"mailqueue/message/{message_id}", "arrived"))
+    assert told(page) == f"Message {message_id} is marked as arrived."
+    assert queue.status(message_id) == words.SENT
 
 
 # --- messages --------------------------------------------------------------------------------
@@ -509,12 +527,12 @@ def test_a_banner_says_why_sending_is_paused_until_it_is_repaired(admin: Browser
     queue.put()
     with queue.paused():
         page = admin.get("mailqueue").text
-        assert "Sending is paused: The mail server rejects user name or password." in page
+        assert "No mail is sent: The mail server rejects user name or password." in page
         assert "Correct the login of the mailer" in page
         assert "next try" in page
-        assert "Sending is paused because of this." in admin.get("mailqueue/problems").text
+        assert "No mail is sent because of this." in admin.get("mailqueue/problems").text
     page = admin.get("mailqueue").text
-    assert "Sending is paused" not in page
+    assert "No mail is sent" not in page
     assert "mq-note" not in page
 
 
@@ -547,6 +565,42 @@ def test_the_problem_log_has_open_entries_first(admin: Browser, queue: Queue) ->
     assert "seen 3 times" in page
     assert "2 h ago" in page
     assert "535 5.7.8" in page
+
+
+# --- nobody sends ----------------------------------------------------------------------------
+
+
+def test_health_is_open_to_everybody_and_fails_where_nobody_sends(
+    served: ServedSite, admin: Browser, queue: Queue
+) -> None:
+    monitor = served.browser()
+    answer = monitor.get("mailqueue/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    message_id = queue.put("secret-address@example.test", subject="Secret subject")
+    assert monitor.get("mailqueue/health").status_code == 200, "it has only just been queued"
+    queue.db(queue.db.mailqueue_message.id == message_id).update(due=time.time() - 3600)
+    queue.db.commit()
+    answer = monitor.get("mailqueue/health")
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (503, "no-store")
+    reason = "No worker was seen for 60 minutes while mail is due."
+    assert answer.json() == {"status": "failing", "reason": reason}
+    page = admin.get("mailqueue").text
+    assert "No mail is sent: Mail is due, and nobody sends it." in page
+    assert reason in page
+    liveness.seen(queue.db, time.time())
+    assert monitor.get("mailqueue/health").status_code == 200
+
+
+def test_health_can_only_be_asked(served: ServedSite) -> None:
+    assert served.browser().post("mailqueue/health").status_code == 405
+
+
+def test_an_expiry_is_shown_while_the_message_waits(admin: Browser, queue: Queue) -> None:
+    message_id = queue.put()
+    queue.db(queue.db.mailqueue_message.id == message_id).update(expires_on=time.time() + 7300)
+    queue.db.commit()
+    page = admin.get(f"mailqueue/message/{message_id}").text
+    assert re.search(r"<dt>Expires</dt><dd>.*in 2 h", page)
 
 
 # --- the rest --------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ HOUSE = [
     """,
     """
     compose
+    terms
     database
     classify
     retry: classify
@@ -27,7 +28,9 @@ HOUSE = [
     """,
     """
     tables
-    outbox: tables
+    leases: tables
+    outbox: tables leases
+    liveness: tables outbox
     journal: outbox
     problems: tables
     breaker: tables
@@ -43,6 +46,7 @@ HOUSE = [
     shift: site
     sender: delivery site way shift
     worker: delivery site way shift sender
+    service: site worker
     """,
     """
     mailer

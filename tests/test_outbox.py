@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mailqueue import outbox, words
 from mailqueue.outbox import Finished, Outcome
+from mailqueue.terms import terms
 from pydal import DAL
 from support.store import (
     KEEP,
@@ -50,7 +51,7 @@ def other(db: DAL, db_uri: str, tmp_path: Path) -> Iterator[DAL]:
 
 def test_a_message_commits_and_rolls_back_with_its_caller(db: DAL, other: DAL) -> None:
     for end_transaction, expected in ((db.rollback, 0), (db.commit, 1)):
-        outbox.enqueue(db, composed("a@x.test", "b@x.test"), now=NOW, priority=words.NORMAL, category="c")
+        outbox.enqueue(db, composed("a@x.test", "b@x.test"), terms(NOW), now=NOW)
         end_transaction()
         found = snapshot(other)
         assert [len(found[table]) for table in ("message", "content", "recipient")] == [

@@ -1,7 +1,8 @@
-"""What is done about dead workers and old messages: leases, recovery, purge."""
+"""What is done about dead workers and old messages: recovery, expiry, purge."""
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import outbox, words
-from mailqueue.outbox import Claimed, Evidence, Outcome, Retention
+from mailqueue import leases, outbox, words
+from mailqueue.outbox import Claimed, Evidence, Outcome, Recovery, Retention
+from mailqueue.retry import RetryPolicy
+from mailqueue.terms import HOLD, RESEND
 from pydal import DAL
 from support.store import (
     KEEP,
@@ -30,7 +33,7 @@ from support.store import (
 )
 
 DAY = 86400.0
-DOUBT_DUE = NOW + 60
+DOUBT_DUE = NOW + 60  # recovered after 30 seconds, sent again after 30 more
 
 
 @pytest.fixture
@@ -47,39 +50,19 @@ def other(db: DAL, db_uri: str, tmp_path: Path) -> Iterator[DAL]:
         yield other
 
 
-# --- workers ---------------------------------------------------------------------------------
-
-
-def test_a_worker_is_dead_when_its_lease_ran_out_or_it_is_seen_gone(db: DAL) -> None:
-    alive, late, gone = worker(db), worker(db, now=NOW - outbox.LEASE - 1), worker(db)
-    dead = outbox.dead_workers(db, NOW, lambda row: row.id == gone)
-    assert {row.id for row in dead} == {late, gone}
-    assert outbox.beat(db, late, NOW)
-    outbox.retire_worker(db, gone)
-    assert outbox.dead_workers(db, NOW, lambda row: False) == []
-    assert [row["id"] for row in all_rows(db, "worker")] == [alive, late]
-
-
-def test_a_beat_tells_a_worker_that_it_was_declared_dead(db: DAL, other: DAL) -> None:
-    worker_id = worker(db)
-    assert outbox.beat(db, worker_id, NOW + 1)
-    assert outbox.beat(db, worker_id, NOW + 1)  # the clock may stand still
-    outbox.retire_worker(other, worker_id)
-    assert not outbox.beat(db, worker_id, NOW + 2)
-
-
 # --- recover ---------------------------------------------------------------------------------
 
 
 def row_of(db: DAL, worker_id: int) -> Any:
-    """A worker's row, as dead_workers() gives it."""
-    (row,) = [row for row in outbox.dead_workers(db, NOW, lambda row: True) if row.id == worker_id]
+    """A worker's row, as leases.dead() gives it."""
+    (row,) = [row for row in leases.dead(db, NOW, lambda row: True) if row.id == worker_id]
     db.commit()
     return row
 
 
-def recover(db: DAL, row: Any, evidence: Evidence | None, doubt_due: float | None = DOUBT_DUE) -> int:
-    return outbox.recover(db, row, evidence, now=NOW + 30, doubt_due=doubt_due, retention=KEEP)
+def recover(db: DAL, row: Any, evidence: Evidence | None, doubt: str = RESEND) -> int:
+    how = Recovery(RetryPolicy(first_delay=30, jitter=0), random.Random(1), doubt, KEEP)
+    return outbox.recover(db, row, evidence, how, now=NOW + 30)
 
 
 def claimed_by(db: DAL, worker_id: int, *messages: tuple[str, ...]) -> list[Claimed]:
@@ -111,7 +94,7 @@ def test_what_was_answered_is_finished_what_was_started_is_in_doubt_the_rest_is_
 def test_what_is_in_doubt_waits_for_an_administrator_if_so_decided(db: DAL) -> None:
     dead = worker(db)
     (started,) = claimed_by(db, dead, ("a@x.test",))
-    recover(db, row_of(db, dead), Evidence({started.id: [started.recipients[0].id]}, []), doubt_due=None)
+    recover(db, row_of(db, dead), Evidence({started.id: [started.recipients[0].id]}, []), HOLD)
     row = message(db, started.id)
     assert (row["status"], row["due"], row["failure_kind"]) == ("in_doubt", None, "in_doubt")
     assert claim(db, now=NOW + 9 * DAY) == []
@@ -129,7 +112,7 @@ def test_without_evidence_everything_it_was_to_try_is_in_doubt_and_nothing_else(
     claim(db, dead)
     assert recover(db, row_of(db, dead), None) == 1
     assert recipient_statuses(db) == ["sent", "deferred", "in_doubt"]
-    assert message(db, first.id)["due"] == DOUBT_DUE
+    assert message(db, first.id)["due"] == NOW + 30 + 60  # its second attempt
 
 
 def test_damaged_evidence_stands_and_what_it_is_silent_about_is_in_doubt(db: DAL) -> None:
@@ -155,7 +138,7 @@ def test_a_worker_that_beats_in_the_last_moment_is_left_alone(db: DAL, other: DA
     dead = worker(db)
     claimed_by(db, dead, ("a@x.test",))
     row = row_of(db, dead)
-    outbox.beat(other, dead, NOW + 0.25)
+    leases.beat(other, dead, NOW + 0.25)
     before = snapshot(db)
     assert recover(db, row, None) == 0
     assert snapshot(db) == before
@@ -232,6 +215,117 @@ def test_a_worker_that_finishes_while_it_is_recovered_keeps_its_result(
     assert found == {"finish": ["deferred"], "recover": 0}
     assert message(db, mine.id)["due"] == NOW + 500
     assert len(all_rows(db, "attempt")) == 1
+
+
+# --- what kills workers ----------------------------------------------------------------------
+
+
+def killed_with(db: DAL, message_id: int, now: float, **evidence: Any) -> None:
+    """A worker claims what is due and dies with this message in hand."""
+    dead = worker(db, now=now)
+    claim(db, dead, now=now)
+    (row,) = [row for row in leases.dead(db, now, lambda row: True) if row.id == dead]
+    how = Recovery(RetryPolicy(jitter=0), random.Random(1), RESEND, KEEP)
+    outbox.recover(db, row, Evidence({}, [], begun=frozenset([message_id]), **evidence), how, now=now)
+
+
+def test_a_message_that_kills_its_workers_lets_others_pass_and_is_given_up(db: DAL) -> None:
+    killer, now, waits = put(db), NOW, []
+    for _ in range(outbox.MOST_CRASHES):
+        killed_with(db, killer, now)
+        due = message(db, killer)["due"]
+        if due is not None:
+            waits.append(due - now)
+            now = due
+    assert waits == [0, 60, 120, 240]
+    row = message(db, killer)
+    assert (row["status"], row["failure_kind"]) == ("failed", "message")
+    assert "5 workers in a row died" in row["error"]
+    (attempt,) = all_rows(db, "attempt")
+    assert (attempt["cause"], attempt["outcome"]) == ("worker-killer", "failed")
+
+
+def test_deaths_before_it_was_handed_over_and_after_a_success_are_not_held_against_a_message(db: DAL) -> None:
+    first, second = put(db, "a@x.test", "b@x.test"), put(db)
+    killed_with(db, first, NOW)
+    killed_with(db, first, NOW)
+    assert (message(db, first)["crashes"], message(db, second)["crashes"]) == (2, None)
+    (mine,) = [one for one in claim(db, now=NOW + 999) if one.id == first]
+    again = Outcome(mine.recipients[1].id, words.DEFERRED, due=NOW + 1000)
+    finish(db, finished(mine, Outcome(mine.recipients[0].id, words.SENT), again))
+    assert message(db, first)["crashes"] is None
+    assert message(db, first)["attempts"] == 1
+
+
+def test_doubt_after_doubt_ends_with_the_administrator(db: DAL) -> None:
+    doubtful, now = put(db), NOW
+    for _ in range(RetryPolicy().doubt_attempts):
+        (recipient,) = all_rows(db, "recipient")
+        dead = worker(db, now=now)
+        assert len(claim(db, dead, now=now)) == 1
+        how = Recovery(RetryPolicy(jitter=0), random.Random(1), RESEND, KEEP)
+        (row,) = leases.dead(db, now, lambda row: True)
+        outbox.recover(db, row, Evidence({doubtful: [recipient["id"]]}, []), how, now=now)
+        now += 9999
+    row = message(db, doubtful)
+    assert (row["status"], row["due"], row["attempts"]) == ("in_doubt", None, 4)
+
+
+@pytest.mark.parametrize(("own", "sites", "due"), [(HOLD, RESEND, None), (RESEND, HOLD, DOUBT_DUE)])
+def test_what_a_message_says_of_doubt_goes_before_what_the_site_says(
+    db: DAL, own: str, sites: str, due: float | None
+) -> None:
+    put(db, doubt=own)
+    dead = worker(db)
+    (started,) = claim(db, dead)
+    assert started.doubt == own
+    recover(db, row_of(db, dead), Evidence({started.id: [started.recipients[0].id]}, []), sites)
+    assert message(db, started.id)["due"] == due
+
+
+def test_an_administrator_who_knows_that_it_arrived_ends_the_doubt(db: DAL) -> None:
+    doubtful, other_one = end(db, words.IN_DOUBT), end(db, words.FAILED)
+    assert outbox.settle_doubt(db, doubtful, NOW + 5, KEEP)
+    assert not outbox.settle_doubt(db, other_one, NOW + 5, KEEP)
+    row = message(db, doubtful)
+    assert (row["status"], row["finished_on"], row["due"]) == ("sent", NOW + 5, None)
+    assert message(db, other_one)["status"] == "failed"
+
+
+# --- expire ----------------------------------------------------------------------------------
+
+
+def test_what_is_not_worth_sending_any_more_is_expired_not_sent(db: DAL) -> None:
+    link, letter = put(db, "a@x.test", "b@x.test", expires_after=DAY), put(db)
+    assert outbox.expire(db, now=NOW + DAY - 1, retention=KEEP) == 0
+    assert outbox.expire(db, now=NOW + DAY, retention=KEEP) == 1
+    row = message(db, link)
+    assert (row["status"], row["due"], row["finished_on"]) == ("expired", None, NOW + DAY)
+    assert recipient_statuses(db) == ["expired", "expired", "queued"]
+    assert [one.id for one in claim(db, now=NOW + DAY)] == [letter]
+    assert outbox.retry(db, link, NOW + DAY)  # an administrator may want it sent all the same
+    assert outbox.expire(db, now=NOW + 2 * DAY, retention=KEEP) == 0
+
+
+def test_who_had_it_before_it_expired_still_has_it_and_a_doubt_stays_a_doubt(db: DAL) -> None:
+    put(db, "a@x.test", "b@x.test", "c@x.test", expires_after=DAY)
+    (mine,) = claim(db)
+    a, b, c = (recipient.id for recipient in mine.recipients)
+    later = Outcome(b, words.DEFERRED, due=NOW + 9)
+    doubt = Outcome(c, words.IN_DOUBT, due=NOW + 9)
+    finish(db, finished(mine, Outcome(a, words.SENT), later, doubt))
+    outbox.expire(db, now=NOW + DAY, retention=KEEP)
+    assert recipient_statuses(db) == ["sent", "expired", "in_doubt"]
+    row = message(db, mine.id)
+    assert (row["status"], row["due"], row["purge_on"]) == ("in_doubt", None, None)
+
+
+def test_what_is_being_sent_is_not_expired_under_its_worker(db: DAL) -> None:
+    put(db, expires_after=DAY)
+    (mine,) = claim(db)
+    assert outbox.expire(db, now=NOW + DAY, retention=KEEP) == 0
+    assert finish(db, finished(mine)) == ["sent"]
+    assert message(db, mine.id)["expires_on"] is None
 
 
 # --- purge -----------------------------------------------------------------------------------

@@ -325,6 +325,20 @@ def test_auths_mails_are_urgent_and_have_a_category_of_their_own(mail: QueuedMai
     assert [rows(mail, "message")[2][name] for name in ("category", "priority")] == ["news", 2]
 
 
+def test_auths_links_expire_after_a_day_unless_the_site_says_otherwise(tmp_path: Path) -> None:
+    for folder, expiring in (
+        ("usual", {}),
+        ("hours", {"auth_expires_after": 3600}),
+        ("never", {"auth_expires_after": None}),
+    ):
+        (tmp_path / folder).mkdir()
+        mail = make_mail(tmp_path / folder, **expiring)
+        auth_of(mail).send("verify_email", USER, link="https://site.test/verify")
+        mail.send("ann@x.test")
+        spans = [row["expires_on"] and row["expires_on"] - row["created_on"] for row in rows(mail, "message")]
+        assert spans == [expiring.get("auth_expires_after", 86400), None]
+
+
 def _bad_address(mail: QueuedMailer, auth: Auth) -> None:
     auth.send("verify_email", {**USER, "email": "ann@x.test\r\nBcc: eve@x.test"}, link="SECRET")
 

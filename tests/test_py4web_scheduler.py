@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer
+from mailqueue import QueuedMailer, leases
+from mailqueue.journal import Journal
 from mailqueue.py4web import scheduler as sending
 from pydal.connection import ConnectionPool
 from pydal.tools.scheduler import Scheduler, delta
 from pydal.tools.scheduler import now as scheduler_now
-from support.mail import make_mail, to_server
+from support.mail import make_mail, open_causes, to_server
 from support.services import fresh_database
 from support.smtp_faults import Reply
 from support.smtp_server import ScriptedServer
@@ -285,6 +286,41 @@ def test_a_run_comes_back_when_the_next_mail_is_due(mail: QueuedMailer, smtp: Sc
 
 
 # --- forks and reloads ---------------------------------------------------------------------
+def test_a_run_comes_back_to_look_at_a_worker_that_may_be_dead(mail: QueuedMailer) -> None:
+    """On another host, so that only its heartbeat tells."""
+    now = time.time()
+    leases.register(mail.db, token="t", host_name="elsewhere", pid=1, journal="", now=now)
+    assert mail._task
+    mail._task.run()
+    [hint] = hints(mail)
+    expected = leases.LEASE
+    assert abs((hint["scheduled_for"] - scheduler_now()).total_seconds() - expected) < 5
+
+
+def test_the_journal_of_a_killed_worker_wakes_the_task(mail: QueuedMailer) -> None:
+    left = Journal(mail.site.journals)
+    watch_once(mail)
+    assert hints(mail) == [], "its worker lives"
+    left.abandon()
+    for _ in range(2):
+        watch_once(mail)
+        assert len(hints(mail)) == 1, "once"
+
+
+def watch_once(mail: QueuedMailer) -> None:
+    assert mail._task
+    mail._task._wake_for_the_dead()
+
+
+def test_the_watch_tells_the_administrator_that_nobody_sends(mail: QueuedMailer) -> None:
+    mail.send("ann@x.test")
+    mail.db(mail.db.mailqueue_message).update(due=time.time() - 3600)
+    mail.db.commit()
+    assert mail._task
+    mail._task._look_for_silence()
+    assert open_causes(mail) == ["no-worker"]
+
+
 def test_a_later_load_of_the_same_app_retires_the_earlier(tmp_path: Path) -> None:
     first = make_mail(tmp_path, server="memory")
     old = make_scheduler(first.db, tmp_path)

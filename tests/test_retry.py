@@ -59,8 +59,8 @@ DECISIONS = [
     (fail(TRANSIENT, rule="too-many-recipients"), 99, 99 * DAY, QUEUED, 0.0, False),
     (fail(IN_DOUBT, DOT), 1, 0.0, IN_DOUBT, 60.0, True),
     (fail(IN_DOUBT, DOT), 1, 4 * DAY, IN_DOUBT, None, True),
-    (fail(IN_DOUBT, DOT, "no-reply-to-dot"), 13, 0.0, IN_DOUBT, 4 * 3600.0, True),
-    (fail(IN_DOUBT, DOT, "no-reply-to-dot"), 14, 0.0, IN_DOUBT, None, True),
+    (fail(IN_DOUBT, DOT, "no-reply-to-dot"), 3, 0.0, IN_DOUBT, 240.0, True),
+    (fail(IN_DOUBT, DOT, "no-reply-to-dot"), 4, 0.0, IN_DOUBT, None, True),
 ]
 
 

@@ -214,6 +214,15 @@ def test_a_sender_that_cannot_be_written_never_reaches_the_wire(smtp):
     assert not any("evil" in line for line in smtp.commands)
 
 
+@pytest.mark.parametrize("code", [504, 555])
+def test_a_size_that_is_offered_and_then_refused_is_left_out(smtp, code):
+    smtp.script["mail"] = lambda _session, line: Reply(code, "5.5.4 what?") if "SIZE" in line else None
+    transport = smtp_to(smtp)
+    assert outcomes(attempt(transport)) == outcomes(attempt(transport)) == {A: "sent"}
+    said = [line for line in smtp.commands if line.startswith("MAIL")]
+    assert ["SIZE" in line for line in said] == [True, False, False]
+
+
 # --- one answer for each recipient -----------------------------------------------------------
 def test_a_refused_recipient_does_not_stop_the_others_and_only_they_are_in_before_dot(smtp):
     smtp.script["rcpt"] = {B: Reply(550, "5.1.1 no such user")}

@@ -57,6 +57,14 @@ def test_a_server_that_always_hangs_up_is_not_tried_for_ever(smtp):
     assert smtp.connections == 2
 
 
+def test_a_connection_on_which_the_server_speaks_unasked_is_not_opened_at_the_cost_of_a_message(smtp):
+    smtp.script["ehlo"] = Reply(250, "scripted.test", times=2)
+    transport = smtp_to(smtp)
+    with pytest.raises(ConnectionAbortedError):
+        transport.open()
+    assert transport.stage == "ehlo"
+
+
 # --- time-outs -------------------------------------------------------------------------------
 @pytest.mark.parametrize("stage", ["banner", "ehlo", "mail", "rcpt", "data"])
 def test_a_server_that_drips_does_not_stretch_the_time(smtp, stage):

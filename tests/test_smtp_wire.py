@@ -30,7 +30,9 @@ def ends() -> Iterator[tuple[Wire, socket.socket]]:
         (b"250\r\n", 250, ("",)),
         (b"250 ok\n", 250, ("ok",)),  # a bare LF, which some servers write
         (b"250-one\r\n250-two\r\n250 three\r\n", 250, ("one", "two", "three")),
-        (b"250-one\r\n550 no\r\n", 550, ("one", "no")),  # the last line decides
+        (b"550-one\r\n554 two\r\n", 554, ("one", "two")),  # the last line decides
+        (b"250-yes\r\n550 no\r\n", 0, ("yes", "550 no")),  # unless they contradict each other
+        (b"550-no\r\n250 yes\r\n", 0, ("no", "250 yes")),
         (b"250 gr\xc3\xbc\xc3\x9fe\r\n", 250, ("gr\u00fc\u00dfe",)),
         (b"550 \xff\xfe\r\n", 550, ("\ufffd\ufffd",)),
         (b"hello\r\n", 0, ("hello",)),

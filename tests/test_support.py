@@ -7,6 +7,7 @@ import smtplib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from support import services
 from support.browser import PASSWORD
 from support.certificates import Certificates
 from support.scaffold import make_site, queue_mail
+from support.smtp_faults import Late
 from support.smtp_server import (
     Close,
     Fault,
@@ -321,6 +323,37 @@ def test_421_then_close(smtp: ScriptedServer) -> None:
         assert link.docmd("RCPT TO:<b@x.test>") == (421, b"4.3.2 closing")
         with pytest.raises(smtplib.SMTPServerDisconnected):
             link.docmd("RSET")
+
+
+def test_a_mail_that_was_begun_is_forgotten_only_where_rset_is_granted(smtp: ScriptedServer) -> None:
+    smtp.script["rset"] = nth(Reply(451, "4.3.0 not now"), 1)
+    with client(smtp) as link:
+        link.ehlo()
+        assert link.docmd("MAIL FROM:<a@x.test>")[0] == 250
+        assert link.docmd("RSET")[0] == 451
+        assert link.docmd("MAIL FROM:<b@x.test>")[0] == 503
+        assert link.docmd("RSET")[0] == 250
+        assert link.docmd("MAIL FROM:<b@x.test>")[0] == 250
+
+
+def test_a_late_answer_is_the_usual_one(smtp: ScriptedServer) -> None:
+    smtp.script["dot"] = Late(0.05)
+    begun = time.monotonic()
+    assert send(smtp) == {}
+    assert time.monotonic() - begun >= 0.05 and len(smtp.messages) == 1
+
+
+def test_half_an_answer_may_be_the_last_word(smtp: ScriptedServer) -> None:
+    smtp.script["rcpt"] = Raw(b"25", then=Close())
+    with socket.create_connection((smtp.host, smtp.port), timeout=5) as raw:
+        raw.sendall(b"HELO x\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\n")
+        assert raw.makefile("rb").readlines()[-1] == b"25"
+
+
+def test_a_login_that_the_script_says_yes_to_counts(guarded: ScriptedServer) -> None:
+    guarded.script["auth"] = Reply(235, "whoever you are")
+    assert talk(guarded, "dot")[0] == 250
+    assert guarded.messages[0].user == "ann"
 
 
 def test_a_mail_may_be_taken_without_an_answer(smtp: ScriptedServer) -> None:

@@ -14,6 +14,7 @@ import mailqueue
 import pytest
 from mailqueue import TablesMissing, define_tables, outbox, tables, words
 from mailqueue.outbox import Finished, Outcome
+from mailqueue.terms import terms
 from pydal import DAL, Field
 from support.store import KEEP, NOW, all_rows, another_dal, claim, finish, finished, message, open_dal, put
 
@@ -201,7 +202,7 @@ def test_whatever_a_server_says_it_stops_no_database(db: DAL, reply: str) -> Non
 
 def test_a_subject_and_names_that_are_too_long_are_cut_by_characters(db: DAL) -> None:
     text = composed_with_long_words()
-    message_id = outbox.enqueue(db, text, now=NOW, priority=words.NORMAL, category="c" * 100)
+    message_id = outbox.enqueue(db, text, terms(NOW, category="c" * 100), now=NOW)
     db.commit()
     row = message(db, message_id)
     assert (row["subject"], row["category"]) == (LONG[:255], "c" * 64)

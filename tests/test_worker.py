@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, RetryPolicy, outbox
+from mailqueue import QueuedMailer, RetryPolicy, leases, outbox
 from mailqueue.database import own_transaction
 from mailqueue.transports.base import Answer, Transport
 from support.certificates import Certificates
 from support.mail import START, Clock, make_mail, open_causes, rows, statuses, to_server
-from support.smtp_faults import Close, Hang, Reply, nth
+from support.smtp_faults import Close, Fault, Hang, Reply, nth
 from support.smtp_server import ScriptedServer, refused_port
 
 DAY = 86400.0
@@ -271,6 +272,30 @@ def test_relaying_refused_for_one_recipient_holds_that_one_only(
     assert open_causes(mail) == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "status"), [(Reply(250, "2.0.0 taken"), "sent"), (Close(taken=True), "in_doubt")]
+)
+def test_who_got_the_mail_does_not_get_it_again_because_another_recipient_paused_the_transport(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock, answer: Fault, status: str
+) -> None:
+    refused = Reply(550, "5.7.26 no SPF, no DKIM")
+    smtp.script.update({"rcpt": {"far@away.test": refused}, "dot": nth(answer, 1)})
+    mail.send(["near@x.test", "far@away.test"])
+    mail.send("next@x.test")
+    mail.process_queue()
+    near = rows(mail, "recipient")[0]
+    assert (near["status"], near["attempts"]) == (status, 1)
+    assert open_causes(mail) == ["sender-not-authenticated"]
+    assert [m.rcpt_tos for m in smtp.messages] == [("near@x.test",)], "the transport is paused"
+    smtp.script.clear()
+    clock.advance(301)
+    mail.process_queue()
+    assert statuses(mail) == ["sent", "sent"]
+    taken = Counter(one for m in smtp.messages for one in m.rcpt_tos)
+    assert taken == {"near@x.test": 1 + (status == "in_doubt"), "far@away.test": 1, "next@x.test": 1}
+    assert open_causes(mail) == []
+
+
 def test_a_wait_for_the_answer_to_the_dot_that_ends_in_silence_is_in_doubt(
     mail: QueuedMailer, smtp: ScriptedServer
 ) -> None:
@@ -476,7 +501,7 @@ def test_a_worker_that_lost_its_lease_sends_no_more(
         def deliver(self, *arguments: Any, **keywords: Any) -> list[Answer]:
             with own_transaction(mail.db):
                 mail.db(mail.db.mailqueue_worker.id > 0).delete()  # somebody declared us dead
-            monkeypatch.setattr(outbox, "LEASE", 0.0)  # a long time has gone by
+            monkeypatch.setattr(leases, "FRESH", 0.0)  # a long time has gone by
             return super().deliver(*arguments, **keywords)
 
     mail.site.make_transport = lambda: Robbed(None)

@@ -71,6 +71,8 @@ RULES: Final[dict[str, Rule]] = {
     "bad-login": Rule(CONFIGURATION),
     "bad-sender": Rule(CONFIGURATION),
     "bad-ca-file": Rule(CONFIGURATION),
+    # the worker's own disk
+    "journal-not-writable": Rule(CONFIGURATION),
     # the way to the server
     "name-lookup-failed": Rule(TRANSIENT),
     "name-not-known": Rule(TRANSIENT, persistent=True),
@@ -128,6 +130,9 @@ RULES: Final[dict[str, Rule]] = {
     "no-reply-to-dot": Rule(IN_DOUBT, bounded=True),
     "senseless-reply-to-dot": Rule(IN_DOUBT, bounded=True),
     "unknown-exception-after-dot": Rule(IN_DOUBT, bounded=True),
+    "worker-died": Rule(IN_DOUBT, bounded=True),
+    # nobody is there to send
+    "no-worker": Rule(CONFIGURATION),
 }
 
 
@@ -351,6 +356,7 @@ REPLY_ROWS: Final = (
     ReplyRow("password-transition", frozenset({AUTH}), enhanced=r"4\.7\.12"),
     ReplyRow("auth-rejected", frozenset({AUTH}), "5"),
     ReplyRow("auth-required", family="5", code="530"),
+    ReplyRow("auth-required", _SENDER_STAGES, "5", "53[45]"),  # RFC 4954 section 6: of a login only
     ReplyRow("banner-refused", frozenset({CONNECT, BANNER}), "5"),
     ReplyRow("ehlo-rejected", frozenset({EHLO}), "5"),
     ReplyRow("starttls-refused", frozenset({STARTTLS, TLS}), "5"),
@@ -369,7 +375,9 @@ REPLY_ROWS: Final = (
     ReplyRow("too-big", _SENDER_STAGES, "4", words=_TOO_BIG),
     # MAIL
     ReplyRow("content-refused", frozenset({MAIL}), "5", enhanced=r"5\.6\..*"),
-    ReplyRow("too-big", frozenset({MAIL}), "5", "552"),  # RFC 1870 section 6.1
+    # RFC 1870 section 6.1; 5.2.2 is the sender's own mailbox, full: every message would be given up
+    ReplyRow("sender-rejected", frozenset({MAIL}), "5", enhanced=r"5\.2\.2"),
+    ReplyRow("too-big", frozenset({MAIL}), "5", "552"),
     ReplyRow("bad-sequence", frozenset({MAIL, RCPT}), "5", "50[023]"),
     ReplyRow("message-refused", frozenset({MAIL}), "5", "504|555"),  # this message asks for too much
     ReplyRow("sender-rejected", frozenset({MAIL}), "5"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 
@@ -42,6 +43,30 @@ def demo(check: bool, port: int, smtp_port: int, inbox_port: int, folder: str | 
         sys.exit(stopped)
     except (MailQueueError, RuntimeError, OSError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.argument("apps_folder")
+@click.argument("app_name")
+def worker(apps_folder: str, app_name: str) -> None:
+    """Send the mail of the py4web app APP_NAME in APPS_FOLDER, in this process, until it is told to stop.
+
+    It loads the app and serves its QueuedMailer, each in a thread of its own if there are several. Run as
+    many as you like, on as many machines as you like; let the app load with USE_SCHEDULER = False here.
+
+    On SIGTERM or SIGINT no further message is begun, those at hand are finished, and it exits with 0
+    within a few seconds; a second signal ends it at once. Nothing is lost either way.
+    """
+    from .py4web.worker import end_process, work
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("mailqueue").setLevel(logging.INFO)
+    try:
+        status = work(apps_folder, app_name)
+    except MailQueueError as error:
+        click.echo(f"Error: {error}", err=True)
+        status = 1
+    end_process(status)
 
 
 @main.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pydal._globals import THREAD_LOCAL
@@ -18,6 +18,10 @@ from pydal._globals import THREAD_LOCAL
 SQLITE = "sqlite"
 POSTGRES = "postgres"
 MYSQL = "mysql"
+
+# A transaction that had to give way to another one: PostgreSQL's serialization_failure and
+# deadlock_detected; MySQL's changed since last read, lock wait time-out and deadlock.
+_CONFLICTS = frozenset({"40001", "40P01", 1020, 1205, 1213})
 
 _numbers = itertools.count()
 
@@ -79,21 +83,68 @@ def speak_four_bytes(db: Any) -> None:
         db.executesql("SET NAMES utf8mb4")
 
 
+def change(db: Any, statement: str, *values: object) -> int:
+    """Execute a statement that writes, in the caller's transaction.
+
+    Args:
+        statement: SQL with %s for each value, whatever the driver's own sign is.
+
+    Returns:
+        The number of rows it changed.
+    """
+    sign = "?" if engine(db) == SQLITE else "%s"
+    db._adapter.execute(statement.replace("%s", sign), values)  # executesql() would fetch and lose the count
+    return int(db._adapter.cursor.rowcount)
+
+
+def faults(db: Any) -> type[Exception]:
+    """What the driver of a DAL raises when the database fails it; other modules' errors are no such."""
+    error: type[Exception] = db._adapter.driver.Error
+    return error
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether the transaction only had to give way to another one: undone, it can be tried again at once."""
+    code = getattr(error, "pgcode", None) or next(iter(error.args), None)
+    return code in _CONFLICTS
+
+
+def roll_back(db: Any) -> None:
+    """Undo what this thread's transaction did, after an error; never hides that error by one of its own.
+
+    A connection that cannot even do that is dropped, so that the next statement opens a fresh one.
+    """
+    if not has_connection(db):
+        return
+    try:
+        db.rollback()
+    except Exception:  # noqa: BLE001 - the error before this one is what matters
+        _drop_connection(db)
+
+
+def _drop_connection(db: Any) -> None:
+    # Not pydal's close(): that offers the connection to the pool, and fails on one without a cursor.
+    connection = getattr(THREAD_LOCAL, db._adapter._connection_uname_)
+    db._adapter.set_connection(None)
+    with suppress(Exception):  # the other side is gone already
+        connection.close()
+
+
 @contextmanager
 def own_transaction(db: Any) -> Iterator[None]:
     """Run the block in a transaction of its own: committed at its end, rolled back on an exception.
 
     A thread that had no connection before has none after, so that no file handle, lock or open
-    transaction stays behind.
+    transaction stays behind. One that has died is dropped in any case.
     """
     borrowed = not has_connection(db)
-    if borrowed:
-        db.get_connection_from_pool_or_new()
     try:
+        if borrowed:
+            db.get_connection_from_pool_or_new()
         yield
         db.commit()
     except BaseException:
-        db.rollback()
+        roll_back(db)  # pydal leaves a connection in the thread even where it could not be opened
         raise
     finally:
         if borrowed:
@@ -117,7 +168,8 @@ def savepoint(db: Any) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        db.executesql(f"ROLLBACK TO SAVEPOINT {name}")
+        with suppress(faults(db)):  # the whole transaction may be gone, and the error says why
+            db.executesql(f"ROLLBACK TO SAVEPOINT {name}")
+            db.executesql(f"RELEASE SAVEPOINT {name}")
         raise
-    finally:
-        db.executesql(f"RELEASE SAVEPOINT {name}")
+    db.executesql(f"RELEASE SAVEPOINT {name}")

@@ -8,13 +8,14 @@ as its worker lives: on the same host, a lock that can be had proves that the wo
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import json
+import logging
 import os
 import secrets
 import threading
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -22,6 +23,8 @@ from typing import Any
 from pydal.contrib import portalocker
 
 from .outbox import Evidence, Finished, Outcome
+
+logger = logging.getLogger("mailqueue")
 
 LARGEST = 1024 * 1024  # octets of a journal before it is written anew
 
@@ -43,19 +46,49 @@ class Journal:
         self.path = path_of(folder, self.token)
         self._guard = threading.Lock()
         self._facts: dict[int, list[bytes]] = {}  # of messages that are not committed yet
+        self._unwritten: deque[bytes] = deque()  # what the disk has not taken yet
         self._file = _open_locked(self.path)
 
+    def begun(self, message_id: int) -> None:
+        """Record that a message is taken in hand; nothing of it is sent yet."""
+        self._keep(message_id, {"begun": message_id})
+
     def dot(self, message_id: int, recipient_ids: Iterable[int]) -> None:
-        """Record that the final dot of a message to these recipients is about to be sent."""
-        self._append(message_id, {"dot": message_id, "recipients": list(recipient_ids)})
+        """Record that the final dot of a message to these recipients is about to be sent.
+
+        Raises:
+            OSError: the disk does not take it; the dot must not be sent.
+        """
+        line = _line({"dot": message_id, "recipients": list(recipient_ids)})
+        with self._guard:
+            self._write_the_rest()  # in order, or an earlier answer would seem to be this dot's
+            _write(self._file, line)
+            self._facts.setdefault(message_id, []).append(line)
 
     def answered(self, result: Finished) -> None:
-        """Record what a hand-over brought, before it is in the database."""
-        self._append(result.message_id, {"answered": asdict(result)})
+        """Record what a hand-over brought, before it is in the database.
+
+        What the disk does not take is kept in memory, for catch_up().
+        """
+        self._keep(result.message_id, {"answered": asdict(result)})
 
     def released(self, message_id: int) -> None:
-        """Record that a message was surely not sent, and goes back as it was."""
-        self._append(message_id, {"released": message_id})
+        """Record that a message was surely not sent, and goes back as it was; as answered() does."""
+        self._keep(message_id, {"released": message_id})
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is something that the disk has not taken yet."""
+        return bool(self._unwritten)
+
+    def catch_up(self) -> None:
+        """Write what the disk did not take before.
+
+        Raises:
+            OSError: it still does not.
+        """
+        with self._guard:
+            self._write_the_rest()
 
     def committed(self, message_ids: Iterable[int]) -> None:
         """Forget what the database has; now and then the file is written anew without it."""
@@ -63,7 +96,7 @@ class Journal:
             for message_id in message_ids:
                 self._facts.pop(message_id, None)
             if self._file.tell() > LARGEST:
-                self._rewrite()
+                self._try_to_rewrite()
 
     def close(self) -> None:
         """Remove the record of a worker that holds no claims, unless whoever took them over has done so."""
@@ -74,23 +107,48 @@ class Journal:
         """Let go of it without removing it: whoever recovers this worker's claims needs it."""
         self._file.close()
 
-    def _append(self, message_id: int, fact: dict[str, Any]) -> None:
-        line = json.dumps(fact, ensure_ascii=True).encode("ascii") + b"\n"
+    def _keep(self, message_id: int, fact: dict[str, Any]) -> None:
+        line = _line(fact)
         with self._guard:
-            _write(self._file, line)
             self._facts.setdefault(message_id, []).append(line)
+            self._unwritten.append(line)
+            try:
+                self._write_the_rest()
+            except OSError as error:
+                if len(self._unwritten) == 1:
+                    logger.error("%s takes no more (%s); answers are kept in memory", self.path, error)
+
+    def _write_the_rest(self) -> None:
+        while self._unwritten:
+            _write(self._file, self._unwritten[0])
+            self._unwritten.popleft()
+
+    def _try_to_rewrite(self) -> None:
+        try:
+            self._rewrite()
+        except OSError as error:  # the old one is as good, only longer
+            logger.warning("%s could not be written anew: %s", self.path, error)
+            _remove(self.path + ".new")
 
     def _rewrite(self) -> None:
         """Replace the file in one step, so that a kill at any moment finds the one or the other."""
         following = _open_locked(self.path + ".new")
-        _write(following, b"".join(line for lines in self._facts.values() for line in lines))
         try:
+            _write(following, b"".join(line for lines in self._facts.values() for line in lines))
             os.replace(self.path + ".new", self.path)
         except FileNotFoundError:  # this worker's claims were taken over, and its journal is gone
             following.close()
             return
+        except OSError:
+            following.close()
+            raise
         self._file.close()
         self._file = following
+        self._unwritten.clear()
+
+
+def _line(fact: dict[str, Any]) -> bytes:
+    return json.dumps(fact, ensure_ascii=True).encode("ascii") + b"\n"
 
 
 def new_token() -> str:
@@ -110,8 +168,19 @@ def _open_locked(path: str) -> io.FileIO:
 
 
 def _write(file: io.FileIO, lines: bytes) -> None:
-    if file.write(lines) != len(lines):  # the disk is full: half a line proves nothing
+    end = os.fstat(file.fileno()).st_size
+    if file.write(lines) != len(lines):
+        os.ftruncate(file.fileno(), end)  # half a line proves nothing, and would spoil the next one
         raise OSError(errno.ENOSPC, "the journal cannot take another line")
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        logger.warning("%s could not be removed: %s", path, error)
 
 
 def owner_is_gone(path: str) -> bool:
@@ -123,6 +192,16 @@ def owner_is_gone(path: str) -> bool:
             return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except OSError:  # not there, not ours to open, or locked
         return False
+
+
+def abandoned(folder: str) -> frozenset[str]:
+    """The journals in this folder whose workers are seen to be gone."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return frozenset()
+    paths = (os.path.join(folder, name) for name in names if name.endswith(".journal"))
+    return frozenset(path for path in paths if owner_is_gone(path))
 
 
 def read(path: str) -> Evidence | None:
@@ -137,32 +216,39 @@ def read(path: str) -> Evidence | None:
         return None
     started: dict[int, list[int]] = {}
     answered: list[Finished] = []
+    begun: set[int] = set()
     complete = True
     for line in filter(None, lines[:-1]):  # the last piece is empty, or cut off by the kill
         try:
-            _take_in(json.loads(line), started, answered)
+            _take_in(json.loads(line), started, answered, begun)
         except (ValueError, TypeError, KeyError):
             complete = False
-    return Evidence(started, answered, complete)
+    return Evidence(started, answered, complete, frozenset(begun))
 
 
-def _take_in(fact: dict[str, Any], started: dict[int, list[int]], answered: list[Finished]) -> None:
+def _take_in(
+    fact: dict[str, Any], started: dict[int, list[int]], answered: list[Finished], begun: set[int]
+) -> None:
+    if "begun" in fact:
+        begun.add(int(fact["begun"]))
+        return
     if "dot" in fact:
         started.setdefault(int(fact["dot"]), []).extend(fact["recipients"])
         return
     if "released" in fact:
-        started.pop(int(fact["released"]), None)
-        return
-    result = _finished(fact["answered"])
-    started.pop(result.message_id, None)
-    answered.append(result)
+        over = int(fact["released"])
+    else:
+        result = _finished(fact["answered"])
+        answered.append(result)
+        over = result.message_id
+    started.pop(over, None)
+    begun.discard(over)
 
 
 def discard(path: str) -> None:
     """Remove the journal of a worker that was recovered."""
     for left in (path, f"{path}.new"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(left)
+        _remove(left)
 
 
 def _finished(stored: dict[str, Any]) -> Finished:

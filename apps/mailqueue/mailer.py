@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import socket
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from . import database, outbox, problems, queries, words
+from . import database, liveness, outbox, problems, queries, service, words
 from .classify import DeliveryError, Failure, SiteFault, classify_exception
 from .compose import Composed, compose, parse_address
 from .delivery import close, hand_over
@@ -22,12 +23,16 @@ from .problems import Problem
 from .retry import RetryPolicy
 from .site import Site
 from .tables import define_tables
+from .terms import DOUBTS, RESEND, Terms
 from .transports.base import Answer, Transport
 from .transports.capture import Captured
 from .transports.configured import check_sender, transport_for
 from .worker import drain
 
 logger = logging.getLogger("mailqueue")
+
+AUTH_EXPIRES_AFTER = 86400.0  # seconds; whoever waits for a link asks for another one by then
+SILENCE_CHECK = 60.0  # seconds between two looks, by a process that queues, whether anybody sends
 
 
 class MailQueue:
@@ -49,6 +54,9 @@ class MailQueue:
         retention: Retention | None = None,
         journals: str | None = None,
         connections: int = 4,
+        doubt: str = RESEND,
+        auth_expires_after: float | None = AUTH_EXPIRES_AFTER,
+        silence: float = liveness.SILENCE,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
@@ -56,8 +64,14 @@ class MailQueue:
 
         Raises:
             TablesMissing: the tables are not there and the DAL may not create them.
+            ValueError: doubt is neither "resend" nor "hold".
         """
+        if doubt not in DOUBTS:
+            raise ValueError(f"doubt is {doubt!r}, expected one of {DOUBTS}")
         self.db = db
+        self._auth_expires_after = auth_expires_after
+        self._silence = silence
+        self._looked_for_silence = -math.inf
         self.captured = []
         self._of_thread = threading.local()
         define_tables(db)
@@ -70,6 +84,7 @@ class MailQueue:
             policy=retry or RetryPolicy(),
             retention=retention or Retention(),
             connections=connections,
+            doubt=doubt,
             clock=clock,
             rng=rng or random.Random(),  # noqa: S311 - jitter, nothing secret
         )
@@ -116,12 +131,16 @@ class MailQueue:
             return host if host.isascii() and host else "localhost"
         return parse_address(self.settings.sender).spec.rpartition("@")[2].strip("[]")
 
-    def queue(self, composed: Composed, *, priority: int, category: str) -> int:
-        """Insert a message in the caller's transaction, and wake who sends it. Returns its id."""
-        message_id = outbox.enqueue(
-            self.db, composed, now=self.site.clock(), priority=priority, category=category
-        )
-        self.wake()
+    def queue(self, composed: Composed, terms: Terms) -> int | None:
+        """Insert a message in the caller's transaction, and wake who sends it.
+
+        Returns:
+            Its id; None where another message holds its dedupe key.
+        """
+        message_id = outbox.enqueue(self.db, composed, terms, now=self.site.clock())
+        if message_id is not None:
+            self.wake()
+        self._watch_for_silence()
         return message_id
 
     def wake(self) -> None:
@@ -142,9 +161,37 @@ class MailQueue:
         """
         return drain(self.site, until=until, stop=stop)
 
+    def serve(self, stop: threading.Event) -> None:
+        """Send mail as it comes, in this thread, until `stop` is set; see service.serve()."""
+        service.serve(self.site, stop)
+
     def counts(self) -> dict[str, int]:
         """How many messages there are in each status."""
         return queries.counts(self.db)
+
+    # --- whether anybody sends -------------------------------------------------------------
+
+    def silence(self) -> float | None:
+        """For how long mail has been due and no worker was seen, in seconds; None: all is well.
+
+        Where it is not, that is entered in the problem log.
+        """
+        silent = liveness.silence(self.db, self.site.clock(), self._silence)
+        if silent is not None:
+            failure = Failure(words.CONFIGURATION, words.CONFIG, "no-worker", liveness.told(silent))
+            self.note_problem(failure, "")
+        return silent
+
+    def _watch_for_silence(self) -> None:
+        """Where nobody sends, a request that queues a mail may be the only one to notice."""
+        if time.monotonic() - self._looked_for_silence < SILENCE_CHECK:
+            return
+        self._looked_for_silence = time.monotonic()
+        try:
+            with database.savepoint(self.db):
+                self.silence()
+        except Exception:
+            logger.warning("whether anybody sends could not be told", exc_info=True)
 
     # --- sending now -----------------------------------------------------------------------
 

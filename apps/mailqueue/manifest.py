@@ -54,7 +54,7 @@ def from_code() -> dict[str, Any]:
         "settings": _settings(),
         "retry": asdict(RetryPolicy()),
         "retention": asdict(Retention()),
-        "pages": admin.PAGES,
+        "pages": {**admin.PAGES, "health": admin.HEALTH},
         "verbs": list(admin.VERBS),
         "mounting": _defaults(QueuedMailer.enable_admin, {"self", "auth", "uses"}),
         "scheduling": _defaults(QueuedMailer.enable_scheduler, {"self", "scheduler"}),

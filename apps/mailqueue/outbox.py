@@ -8,22 +8,27 @@ release, recover and purge are the worker's own and commit.
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import database, words
+from . import database, leases, words
+from .classify import Failure
 from .compose import Composed
-from .errors import BadMessage
-from .tables import ATTEMPT, CONTENT, MESSAGE, RECIPIENT, WORKER
+from .retry import RetryPolicy, decide, delay_before
+from .tables import ATTEMPT, CONTENT, DEDUPE, MESSAGE, RECIPIENT
+from .terms import RESEND, Terms
 
 # Largest piece of MIME text in one row: under every server's default limit for a statement.
 CHUNK = 512 * 1024
 # Recipients handed over in one SMTP transaction: what every server must take (RFC 5321, 4.5.3.1.8).
 RECIPIENTS_AT_ONCE = 100
-# Seconds without a heartbeat after which a worker counts as dead.
-LEASE = 45.0
+# Of the places in a claim, one in so many is for less urgent mail, however much urgent mail there is.
+SHARE = 10
+# A message in whose hands so many workers died, one after the other, is given up.
+MOST_CRASHES = 5
 
 # From which statuses a recipient may come to each status.
 _SOURCES = {
@@ -69,6 +74,7 @@ class Claimed:
     sender: str | None
     smtputf8: bool
     tried_on: float | None
+    doubt: str | None
     recipients: tuple[Pending, ...]
 
 
@@ -115,44 +121,61 @@ class Evidence:
         started: message -> recipients whose final dot was sent and not answered.
         answered: hand-overs that were answered and may not have been written down.
         complete: whether that is all; otherwise anything else it claimed may have been sent too.
+        begun: messages that it had in hand, and of which nothing is known.
     """
 
     started: dict[int, list[int]]
     answered: list[Finished]
     complete: bool = True
+    begun: frozenset[int] = frozenset()
 
 
 NO_EVIDENCE = Evidence({}, [], complete=False)
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """How to treat what a dead worker leaves behind.
+
+    Args:
+        policy: when to try again.
+        rng: where jitter comes from.
+        doubt: terms.RESEND or terms.HOLD, for messages that do not say.
+        retention: how long to keep what ends.
+    """
+
+    policy: RetryPolicy
+    rng: random.Random
+    doubt: str
+    retention: Retention
+
+
 # --- in the caller's transaction -------------------------------------------------------------
 
 
-def enqueue(db: Any, composed: Composed, *, now: float, priority: int, category: str) -> int:
-    """Insert a message in the caller's transaction; it is due at once.
+def enqueue(db: Any, composed: Composed, terms: Terms, *, now: float) -> int | None:
+    """Insert a message in the caller's transaction.
 
     Args:
         db: the host's DAL.
         composed: envelope and MIME text.
+        terms: how it is to be treated.
         now: epoch seconds.
-        priority: one of words.PRIORITIES.
-        category: a word for lists and rules, such as "auth".
 
     Returns:
-        The message's id.
-
-    Raises:
-        BadMessage: there is no such priority; nobody would claim the message.
+        The message's id; None where its dedupe key was used already, and nothing is written.
     """
-    if priority not in words.PRIORITIES:
-        raise BadMessage(f"priority is {priority!r}, expected one of {words.PRIORITIES}")
+    if terms.dedupe is not None and not _is_first(db, terms.dedupe, terms.dedupe_until, now):
+        return None
     recipients = composed.envelope.recipients
     own = _fitting(
         db[MESSAGE],
         status=words.QUEUED,
-        priority=priority,
-        due=now,
-        category=category,
+        priority=terms.priority,
+        due=terms.due,
+        expires_on=terms.expires_on,
+        doubt=terms.doubt,
+        category=terms.category,
         sender=composed.envelope.sender,
         subject=composed.subject,
         message_uid=composed.message_id,
@@ -165,17 +188,24 @@ def enqueue(db: Any, composed: Composed, *, now: float, priority: int, category:
     message_id = int(db[MESSAGE].insert(**own))
     for number, chunk in enumerate(_chunks(composed.mime)):
         db[CONTENT].insert(message_ref=message_id, chunk_no=number, mime=chunk)
+    waiting = {"status": words.QUEUED, "due": terms.due, "attempts": 0, "changed_on": now}
     for kind, address in recipients:
-        db[RECIPIENT].insert(
-            message_ref=message_id,
-            address=address,
-            kind=kind,
-            status=words.QUEUED,
-            due=now,
-            attempts=0,
-            changed_on=now,
-        )
+        db[RECIPIENT].insert(message_ref=message_id, address=address, kind=kind, **waiting)
     return message_id
+
+
+def _is_first(db: Any, key: str, until: float, now: float) -> bool:
+    """Whether no other message holds this key; books it. Two transactions at once take turns.
+
+    In one statement: a look first and an insert then would be a deadlock between two on MySQL.
+    """
+    booked = f"INSERT INTO {DEDUPE} (dedupe_key, until_on) VALUES (%s, %s)"
+    if database.engine(db) == database.MYSQL:
+        where_over = "ON DUPLICATE KEY UPDATE until_on = IF(until_on <= %s, VALUES(until_on), until_on)"
+    else:
+        update = "ON CONFLICT (dedupe_key) DO UPDATE SET until_on = excluded.until_on"
+        where_over = f"{update} WHERE {DEDUPE}.until_on <= %s"
+    return database.change(db, f"{booked} {where_over}", key, until, now) > 0
 
 
 def _chunks(mime: bytes) -> Iterator[str]:
@@ -259,7 +289,24 @@ def retry(db: Any, message_id: int, now: float) -> bool:
     changed = possible and db(wanted).update(status=words.QUEUED, due=now, changed_on=now)
     _let_go(db, message_id)
     if changed:
-        _settle(db, message_id, now)
+        _settle(db, message_id, now, changes={"crashes": None})
+    return bool(changed)
+
+
+def settle_doubt(db: Any, message_id: int, now: float, retention: Retention) -> bool:
+    """Take what is in doubt for sent: an administrator knows that it arrived.
+
+    Returns:
+        False where nothing is in doubt, or a worker is sending the message at this moment.
+    """
+    recipient = db[RECIPIENT]
+    wanted = (recipient.message_ref == message_id) & (recipient.status == words.IN_DOUBT)
+    if not _hold(db, message_id):
+        return False
+    changed = db(wanted).update(status=words.SENT, due=None, changed_on=now)
+    _let_go(db, message_id)
+    if changed:
+        _settle(db, message_id, now, retention)
     return bool(changed)
 
 
@@ -302,31 +349,6 @@ def has_content(db: Any, message_id: int) -> bool:
 # --- the worker's own transactions -----------------------------------------------------------
 
 
-def register_worker(db: Any, *, token: str, host_name: str, pid: int, journal: str, now: float) -> int:
-    """Make a worker known, so that its claims can be told to be dead or alive. Commits."""
-    worker_id = db[WORKER].insert(
-        token=token, host_name=host_name[:255], pid=pid, journal=journal, started_on=now, beat_on=now
-    )
-    db.commit()
-    return int(worker_id)
-
-
-def beat(db: Any, worker_id: int, now: float) -> bool:
-    """Renew a worker's lease. Commits. False: it was declared dead, its claims are gone."""
-    own = db((db[WORKER].id == worker_id) & (db[WORKER].beat_on > 0))  # recover() makes it less
-    own.update(beat_on=now)  # its count would be 0 on MySQL where the moment is the same
-    db.commit()
-    alive = not own.isempty()
-    db.commit()
-    return alive
-
-
-def retire_worker(db: Any, worker_id: int) -> None:
-    """Forget a worker that holds no claims. Commits."""
-    db(db[WORKER].id == worker_id).delete()
-    db.commit()
-
-
 def next_due(db: Any) -> float | None:
     """When the earliest waiting message is due, epoch seconds; None: nothing waits."""
     message = db[MESSAGE]
@@ -338,8 +360,10 @@ def next_due(db: Any) -> float | None:
     return min((due for due in dues if due is not None), default=None)
 
 
-def claim(db: Any, worker_id: int, *, limit: int, now: float) -> list[Claimed]:
-    """Claim up to `limit` due messages for a worker, the most urgent first. Commits.
+def claim(
+    db: Any, worker_id: int, *, limit: int, now: float, priorities: Sequence[int] = words.PRIORITIES
+) -> list[Claimed]:
+    """Claim up to `limit` due messages of these priorities for a worker, the most urgent first. Commits.
 
     Workers that claim at the same moment get different messages: the update takes a row only
     while it is still due. One that comes away with nothing looks again.
@@ -348,7 +372,7 @@ def claim(db: Any, worker_id: int, *, limit: int, now: float) -> list[Claimed]:
         The messages; none only where none is due.
     """
     claimed: list[Claimed] = []
-    while not claimed and (ids := _due_ids(db, limit, now)):
+    while not claimed and (ids := _due_ids(db, limit, now, priorities)):
         db.commit()  # MySQL would show the recipients as they were when the ids were read
         claimed = _take(db, worker_id, ids, now)
     db.commit()
@@ -365,16 +389,15 @@ def _take(db: Any, worker_id: int, ids: list[int], now: float) -> list[Claimed]:
     return [_claimed(db, row, now) for row in sorted(rows, key=lambda row: order[row.id])]
 
 
-def _due_ids(db: Any, limit: int, now: float) -> list[int]:
+def _due_ids(db: Any, limit: int, now: float, priorities: Sequence[int]) -> list[int]:
+    """Urgent mail first, but never all of the places for it while others wait."""
     message = db[MESSAGE]
-    ids: list[int] = []
-    for priority in words.PRIORITIES:
-        room = limit - len(ids)
-        if room:
-            due = db((message.priority == priority) & (message.due <= now))
-            rows = due.select(message.id, orderby=message.due | message.id, limitby=(0, room))
-            ids.extend(row.id for row in rows)
-    return ids
+    first, rest = priorities[0], priorities[1:]
+    due = db((message.priority == first) & (message.due <= now))
+    rows = due.select(message.id, orderby=message.due | message.id, limitby=(0, limit)) if limit else []
+    own = [row.id for row in rows]
+    others = _due_ids(db, max(limit - len(own), limit // SHARE), now, rest) if rest else []
+    return [*own[: limit - len(others)], *others]
 
 
 def _claimed(db: Any, row: Any, now: float) -> Claimed:
@@ -384,6 +407,7 @@ def _claimed(db: Any, row: Any, now: float) -> Claimed:
         sender=row.sender,
         smtputf8=bool(row.smtputf8),
         tried_on=row.tried_on,
+        doubt=row.doubt,
         recipients=tuple(_to_try(db, row.id, now)),
     )
 
@@ -492,11 +516,14 @@ def _settle(
     )
     status = words.summarize(row[recipient.status] for row in rows)
     waiting = [row[earliest] for row in rows if row[recipient.status] in words.PENDING]
+    due = min((due for due in waiting if due is not None), default=None)
     db(db[MESSAGE].id == message_id).update(
         status=status,
-        due=min((due for due in waiting if due is not None), default=None),
+        due=due,
         finished_on=None if waiting else now,
         purge_on=None if waiting else now + retention.content(status),
+        # What an administrator retries is to be sent, however late.
+        **({} if due is not None else {"expires_on": None}),
         **(changes or {}),
     )
     return status
@@ -509,6 +536,7 @@ def _latest(db: Any, result: Finished) -> dict[str, Any]:
     return {
         "tried_on": message.tried_on.coalesce(result.started_on) if spent else message.tried_on,
         "attempts": message.attempts + int(spent),
+        "crashes": None,
         **_fitting(
             message,
             transport=result.transport,
@@ -547,23 +575,43 @@ def wake_held(db: Any, now: float) -> None:
     db(message.id.belongs(ids) & (message.due != None)).update(due=now)  # noqa: E711
 
 
-def dead_workers(db: Any, now: float, is_dead: Callable[[Any], bool]) -> list[Any]:
-    """The rows of workers whose lease ran out, or that are seen to be gone.
+def expire(db: Any, *, now: float, retention: Retention, limit: int = 200) -> int:
+    """End what waits and is not worth sending any more. Commits.
+
+    What is in doubt stays so, and waits for an administrator.
 
     Args:
-        is_dead: tells of a worker's row whether its process is seen to be gone.
+        now: epoch seconds.
+        limit: the largest number of messages touched in one call.
+
+    Returns:
+        The number of messages ended.
     """
-    return [row for row in db(db[WORKER].id > 0).select() if row.beat_on < now - LEASE or is_dead(row)]
+    message, recipient = db[MESSAGE], db[RECIPIENT]
+    over = (message.expires_on <= now) & (message.due != None)  # noqa: E711
+    ended = 0
+    for row in db(over).select(message.id, limitby=(0, limit)):
+        if not _hold(db, row.id):
+            continue
+        own = recipient.message_ref == row.id
+        doubtful = own & (recipient.status == words.IN_DOUBT)
+        db(doubtful).update(due=None)
+        untried = own & recipient.status.belongs([words.QUEUED, words.DEFERRED])
+        db(untried).update(status=words.EXPIRED, due=None, changed_on=now)
+        _let_go(db, row.id)
+        _settle(db, row.id, now, retention)
+        ended += 1
+    db.commit()
+    return ended
 
 
 def recover(
     db: Any,
     worker: Any,
     evidence: Evidence | None,
+    how: Recovery,
     *,
     now: float,
-    doubt_due: float | None,
-    retention: Retention,
     forget: Callable[[], None] = lambda: None,
 ) -> int:
     """Take back every claim of a dead worker. Commits, twice.
@@ -572,62 +620,112 @@ def recover(
     the rest goes back to the queue untouched.
 
     Args:
-        worker: its row, from dead_workers().
+        worker: its row, from leases.dead().
         evidence: its journal; None where it is out of reach: then all it was to try is in doubt.
+        how: what to do with it.
         now: epoch seconds.
-        doubt_due: when to send again what is in doubt; None: when an administrator says so.
-        forget: removes the evidence; called once all is taken back. Its row goes last, so that
-            whoever is killed in between leaves the rest to another.
+        forget: removes the evidence; called once all is taken back. The worker's row goes last, so
+            that whoever is killed in between leaves the rest to another.
 
     Returns:
         The number of messages taken back; 0 also where another worker was faster, or this one lives.
     """
-    message, own = db[MESSAGE], db[WORKER]
-    seen = (own.id == worker.id) & (own.beat_on == worker.beat_on)
-    if db(seen).update(beat_on=min(worker.beat_on, 0.0) - 1.0) != 1:
+    message = db[MESSAGE]
+    if not leases.take_over(db, worker):
         db.rollback()
         return 0
-    rows = db(message.worker == worker.id).select(message.id, message.claim, message.claimed_on)
     taken = 0
-    for row in rows:
+    for row in db(message.worker == worker.id).select():
         held = (message.id == row.id) & (message.claim == row.claim)
         if db(held).update(worker=None, claim=None, claimed_on=None) != 1:
             continue  # it lives after all, and has finished this one just now
         taken += 1
-        changes: dict[str, Any] = {}
-        for result in _conclude(db, row, evidence or NO_EVIDENCE, doubt_due):
-            _apply(db, result, now)
-            changes = _latest(db, result)
-        _settle(db, row.id, now, retention, changes)
+        _take_back(db, row, evidence or NO_EVIDENCE, how, now)
     db.commit()
     forget()
-    retire_worker(db, worker.id)
+    leases.retire(db, worker.id)
     return taken
 
 
-def _conclude(db: Any, row: Any, evidence: Evidence, doubt_due: float | None) -> Iterator[Finished]:
-    doubtful = evidence.started.get(row.id, [])
-    if not evidence.complete:
-        doubtful = [pending.id for pending in _to_try(db, row.id, row.claimed_on)]
+def _take_back(db: Any, row: Any, evidence: Evidence, how: Recovery, now: float) -> None:
+    changes: dict[str, Any] = {}
+    for result in _conclude(db, row, evidence, how, now):
+        _apply(db, result, now)
+        changes = _latest(db, result)
+    if not changes and row.id in evidence.begun:
+        changes = _note_crash(db, row, how, now)
+    _settle(db, row.id, now, how.retention, changes)
+
+
+def _conclude(db: Any, row: Any, evidence: Evidence, how: Recovery, now: float) -> Iterator[Finished]:
+    given = tuple(_to_try(db, row.id, row.claimed_on))  # before the answers move some of them
     answered = [
         result for result in evidence.answered if (result.message_id, result.token) == (row.id, row.claim)
     ]
     yield from answered
     known = {outcome.recipient_id for result in answered for outcome in result.outcomes}
+    started = evidence.started.get(row.id, [])
     outcomes = tuple(
-        Outcome(
-            recipient_id=recipient_id,
-            status=words.IN_DOUBT,
-            due=doubt_due,
-            failure_kind=words.IN_DOUBT,
-            cause="worker-died",
-            reply="The worker died while the mail server's answer was awaited.",
-        )
-        for recipient_id in doubtful
-        if recipient_id not in known
+        _doubt(row, pending, how, now)
+        for pending in given
+        if pending.id not in known and (pending.id in started or not evidence.complete)
     )
     if outcomes:
         yield Finished(row.id, row.claim, "", row.claimed_on, 0.0, outcomes)
+
+
+def _doubt(row: Any, pending: Pending, how: Recovery, now: float) -> Outcome:
+    text = "The worker died while the mail server's answer was awaited."
+    failure = Failure(words.IN_DOUBT, words.DOT, "worker-died", text, surely_not_sent=False)
+    decision = decide(
+        failure,
+        attempts=pending.attempts + 1,
+        age=now - (row.tried_on or now),
+        policy=how.policy,
+        rng=how.rng,
+        resend_doubt=(row.doubt or how.doubt) == RESEND,
+    )
+    return Outcome(
+        recipient_id=pending.id,
+        status=decision.status,
+        due=None if decision.delay is None else now + decision.delay,
+        failure_kind=failure.kind,
+        cause=failure.rule,
+        reply=failure.text,
+    )
+
+
+def _note_crash(db: Any, row: Any, how: Recovery, now: float) -> dict[str, Any]:
+    """A worker died with this message in hand: the first time by chance, then the message is suspected.
+
+    It costs no attempt, but the messages behind it go first, and after a few deaths it is given up.
+    """
+    crashes = (row.crashes or 0) + 1
+    pending = tuple(_to_try(db, row.id, row.claimed_on))
+    if crashes >= MOST_CRASHES:
+        return _give_up(db, row, pending, crashes, now)
+    if crashes > 1:
+        later = now + delay_before(crashes - 1, how.policy, how.rng)
+        recipient = db[RECIPIENT]
+        db(recipient.id.belongs([one.id for one in pending])).update(due=later)
+    return {"crashes": crashes}
+
+
+def _give_up(db: Any, row: Any, pending: Iterable[Pending], crashes: int, now: float) -> dict[str, Any]:
+    outcomes = tuple(
+        Outcome(
+            one.id,
+            words.FAILED,
+            stage=words.BUILD,
+            failure_kind=words.MESSAGE,
+            cause="worker-killer",
+            reply=f"{crashes} workers in a row died while they had this message in hand.",
+        )
+        for one in pending
+    )
+    result = Finished(row.id, row.claim, "", row.claimed_on, 0.0, outcomes)
+    _apply(db, result, now)
+    return _latest(db, result)
 
 
 def purge(db: Any, *, now: float, retention: Retention, limit: int = 200) -> int:
@@ -657,5 +755,13 @@ def purge(db: Any, *, now: float, retention: Retention, limit: int = 200) -> int
             purged += 1
             for table in belonging:
                 db(db[table].message_ref == row.id).delete()
+    _purge_keys(db, now, limit)
     db.commit()
     return purged
+
+
+def _purge_keys(db: Any, now: float, limit: int) -> None:
+    table = db[DEDUPE]
+    rows = db(table.until_on <= now).select(table.id, limitby=(0, limit))
+    if rows:
+        db(table.id.belongs([row.id for row in rows]) & (table.until_on <= now)).delete()

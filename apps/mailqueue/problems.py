@@ -95,6 +95,11 @@ def any_open(db: Any) -> bool:
     return not db(db[PROBLEM].status == OPEN).isempty()
 
 
+def resolve_rule(db: Any, rule: str, now: float) -> None:
+    """What this rule speaks of is over, whatever transport it was said of."""
+    _resolve(db, db[PROBLEM].cause.startswith(f"{rule}@"), now)
+
+
 def resolve_settings(db: Any, now: float) -> None:
     """The settings can be used now: resolve what was found in them before any transport was made."""
     _resolve(db, db[PROBLEM].stage == words.CONFIG, now)

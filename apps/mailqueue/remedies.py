@@ -53,6 +53,11 @@ _ADVICE = {
         "The file of trusted certificates for the mail server cannot be read.",
         "Set ca_file to a readable file in PEM format, or leave it out to trust the system's.",
     ),
+    "journal-not-writable": Advice(
+        "The disk of the workers' journals is full, or the journals cannot be written there.",
+        "Make room on that disk, or let the user that runs the site write to the folder named below; another"
+        " folder can be given to the mailer as journals=.",
+    ),
     "name-lookup-failed": Advice(
         "The name of the mail server cannot be looked up at the moment.",
         "If this lasts, check the name server (DNS) that this machine uses.",
@@ -163,6 +168,11 @@ _ADVICE = {
         "Mail of this site is refused because its sender's domain does not vouch for it (SPF, DKIM, or the"
         " name of the sending machine).",
         "Correct the DNS records of the sender's domain; the server's own words below say which.",
+    ),
+    "no-worker": Advice(
+        "Mail is due, and nobody sends it.",
+        "See that the site's scheduler is running (USE_SCHEDULER in settings.py, and mail.enable_scheduler),"
+        " or the process or cron job that sends the mail instead.",
     ),
     "auth-mail-not-queued": Advice(
         "A mail of the login system could not be put into the queue and was given up.",

@@ -34,6 +34,7 @@ class RetryPolicy:
     give_up_after: float = 4 * 86400.0  # seconds since the message was queued
     # A full mailbox needs a person to tidy up: with the other defaults 14 attempts take one day.
     bounded_attempts: int = 14
+    doubt_attempts: int = 4  # after so many attempts that ended in doubt an administrator must decide
     hold: float = 60.0  # seconds until a message is looked at again that a configuration fault stops
 
     def __post_init__(self) -> None:
@@ -45,6 +46,7 @@ class RetryPolicy:
         _require(0 <= self.jitter < 1, "jitter must be at least 0 and less than 1")
         _require(self.give_up_after > 0, "give_up_after must be more than 0 seconds")
         _require(self.bounded_attempts >= 1, "bounded_attempts must be at least 1")
+        _require(self.doubt_attempts >= 1, "doubt_attempts must be at least 1")
         _require(self.hold > 0, "hold must be more than 0 seconds")
 
 
@@ -112,7 +114,8 @@ def decide(
         return Decision(FAILED, None, counts=True)
     if failure.split and split_helps:
         return Decision(QUEUED, 0.0, counts=False)
-    given_up = age >= policy.give_up_after or (failure.bounded and attempts >= policy.bounded_attempts)
+    bound = policy.doubt_attempts if failure.kind == IN_DOUBT else policy.bounded_attempts
+    given_up = age >= policy.give_up_after or (failure.bounded and attempts >= bound)
     delay = None if given_up else delay_before(attempts, policy, rng)
     if failure.kind == IN_DOUBT:
         return Decision(IN_DOUBT, delay if resend_doubt else None, counts=True)

@@ -16,6 +16,7 @@ from .outbox import Claimed, Finished, Outcome
 from .retry import decide
 from .shift import Shift
 from .site import Site
+from .terms import RESEND
 from .transports.base import Answer, Transport
 from .way import is_everybodys
 
@@ -30,11 +31,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Tried:
-    """A message was handed over; what became of it is in the journal."""
+    """A message was handed over; what became of it is in the journal.
+
+    Args:
+        failures: what met its recipients.
+        blocking: the one of these that blocks the way for everybody; None where none does.
+    """
 
     claimed: Claimed
     finished: Finished
     failures: tuple[Failure, ...]
+    blocking: Failure | None
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,12 @@ class Untried:
     """A message was not handed over, or nothing of it counts: it can go back as it was.
 
     Args:
-        failure: what blocks the way; None where this worker may begin no message any more.
+        blocking: what blocks the way; None where this worker may begin no message any more.
     """
 
     claimed: Claimed
     sender: Sender
-    failure: Failure | None
+    blocking: Failure | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class Sender(threading.Thread):
             while (job := self._jobs.get()) is not None:
                 result = self._attempt(job)
                 self._results.put(result)
-                if isinstance(result, Untried) and result.failure:
+                if result.blocking:
                     break
         except BaseException as error:  # noqa: BLE001 - the drain's thread raises it
             self._results.put(Died(error))
@@ -107,11 +114,13 @@ class Sender(threading.Thread):
             stage = self._transport.stage
             close(self._transport)
             return Untried(job.claimed, self, classify_exception(stage, error))
+        self._shift.journal.begun(job.claimed.id)
         started, begun = self._site.clock(), time.monotonic()
         answers = self._hand_over(job)
         failures = tuple(answer.failure for answer in answers if answer.failure)
         blocking = self._blocking(job.claimed, failures)
-        if blocking or self._lapsed:
+        untouched = all(answer.failure and answer.failure.surely_not_sent for answer in answers)
+        if self._lapsed or (blocking and untouched):
             self._shift.journal.released(job.claimed.id)
             return Untried(job.claimed, self, blocking)
         finished = Finished(
@@ -123,7 +132,7 @@ class Sender(threading.Thread):
             outcomes=tuple(outcomes(self._site, job.claimed, answers)),
         )
         self._shift.journal.answered(finished)
-        return Tried(job.claimed, finished, failures)
+        return Tried(job.claimed, finished, failures, blocking)
 
     def _hand_over(self, job: Job) -> list[Answer]:
         claimed = job.claimed
@@ -131,7 +140,7 @@ class Sender(threading.Thread):
         ids = {recipient.address: recipient.id for recipient in claimed.recipients}
 
         def before_dot(accepted: Iterable[str]) -> None:
-            self._shift.journal.dot(claimed.id, [ids[address] for address in accepted])
+            self._shift.put_dot_on_record(claimed.id, [ids[address] for address in accepted])
             if not self._shift.is_fresh():
                 self._lapsed = True
                 raise _LeaseLost
@@ -170,6 +179,7 @@ def outcomes(site: Site, claimed: Claimed, answers: Iterable[Answer]) -> Iterato
             age=age,
             policy=site.policy,
             rng=site.rng,
+            resend_doubt=(claimed.doubt or site.doubt) == RESEND,
             split_helps=some_taken,
         )
         yield Outcome(

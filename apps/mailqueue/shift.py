@@ -7,13 +7,31 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 
-from . import database, journal, outbox
+from . import database, journal, leases, words
+from .classify import DeliveryError, Failure
 from .site import Site
 
 logger = logging.getLogger("mailqueue")
 
-HEARTBEAT = 10.0  # seconds between two heartbeats
+
+def elapsed() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the machine sleeps if there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class JournalNotWritable(DeliveryError):
+    """No message may be sent, since it could not be put on record: the site's fault, not a message's.
+
+    Args:
+        folder: where the journals lie.
+        error: what the operating system said.
+    """
+
+    def __init__(self, folder: str, error: OSError):
+        text = f"{folder}: {error.strerror or error}"
+        super().__init__(Failure(words.CONFIGURATION, words.DATA, "journal-not-writable", text))
 
 
 class Shift:
@@ -23,13 +41,16 @@ class Shift:
         worker_id: its row.
         journal: its record of stages.
         closing: set when no further message is to be begun.
+
+    Raises:
+        JournalNotWritable: there can be no journal.
     """
 
     def __init__(self, site: Site):
         self._site = site
         token = journal.new_token()
         # Its row comes before the journal and goes after it: a file that no row names would stay for ever.
-        self.worker_id = outbox.register_worker(
+        self.worker_id = leases.register(
             site.db,
             token=token,
             host_name=socket.gethostname(),
@@ -41,7 +62,7 @@ class Shift:
         self.closing = threading.Event()
         self.complete = False
         self._lost = False
-        self._beaten = time.monotonic()
+        self._beaten = elapsed()
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat_on, name="mailqueue heartbeat", daemon=True)
 
@@ -54,16 +75,27 @@ class Shift:
         self._heart.join()
         if self.complete or self._lost:
             self.journal.close()
-            outbox.retire_worker(self._site.db, self.worker_id)
+            leases.retire(self._site.db, self.worker_id)
         else:
             self.journal.abandon()
 
     def _make_journal(self, token: str) -> journal.Journal:
         try:
             return journal.Journal(self._site.journals, token)
-        except OSError:
-            outbox.retire_worker(self._site.db, self.worker_id)
-            raise
+        except OSError as error:
+            leases.retire(self._site.db, self.worker_id)
+            raise JournalNotWritable(self._site.journals, error) from error
+
+    def put_dot_on_record(self, message_id: int, recipient_ids: Iterable[int]) -> None:
+        """Record that a final dot is about to be sent.
+
+        Raises:
+            JournalNotWritable: it is not on record, so it must not be sent.
+        """
+        try:
+            self.journal.dot(message_id, recipient_ids)
+        except OSError as error:
+            raise JournalNotWritable(self._site.journals, error) from error
 
     def may_begin(self) -> bool:
         """Whether another message may be begun: nobody can have taken this worker's claims over.
@@ -75,21 +107,25 @@ class Shift:
 
     def is_fresh(self) -> bool:
         """Whether the lease was renewed so recently that it must still hold."""
-        return not self._lost and time.monotonic() - self._beaten < outbox.LEASE * 2 / 3
+        return not self._lost and elapsed() - self._beaten < leases.FRESH
 
     def renew(self) -> bool:
         """Renew the lease now. False: it is lost, and with it every claim."""
-        begun = time.monotonic()
-        if outbox.beat(self._site.db, self.worker_id, self._site.clock()):
+        begun = elapsed()
+        if leases.beat(self._site.db, self.worker_id, self._site.clock()):
             self._beaten = begun
         else:
             self._lost = True
         return not self._lost
 
     def _beat_on(self) -> None:
-        while not self._over.wait(HEARTBEAT):
+        failing = False
+        while not self._over.wait(leases.HEARTBEAT):
             try:
                 with database.own_transaction(self._site.db):
                     self.renew()
-            except Exception:
-                logger.warning("a heartbeat could not be written", exc_info=True)
+                failing = False
+            except Exception as error:  # noqa: BLE001 - the next one may succeed; the lease bears some
+                if not failing:
+                    logger.warning("a heartbeat could not be written: %r", error)
+                failing = True

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .outbox import Retention
+from .outbox import Recovery, Retention
 from .problems import Problem
 from .retry import RetryPolicy
+from .terms import RESEND
 from .transports.base import Transport
 
 
@@ -27,6 +28,7 @@ class Site:
         policy: when to try again.
         retention: how long to keep what ended.
         connections: how many connections to open at most.
+        doubt: terms.RESEND or terms.HOLD, for messages that do not say.
         clock: the time, epoch seconds.
         rng: where jitter comes from.
     """
@@ -39,5 +41,11 @@ class Site:
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     retention: Retention = field(default_factory=Retention)
     connections: int = 4
+    doubt: str = RESEND
     clock: Callable[[], float] = time.time
     rng: random.Random = field(default_factory=random.Random)
+
+    @property
+    def recovery(self) -> Recovery:
+        """How this site treats what a dead worker leaves behind."""
+        return Recovery(self.policy, self.rng, self.doubt, self.retention)

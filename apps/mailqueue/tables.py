@@ -27,7 +27,9 @@ ATTEMPT = "mailqueue_attempt"
 WORKER = "mailqueue_worker"
 TRANSPORT = "mailqueue_transport"
 PROBLEM = "mailqueue_problem"
-TABLES = (MESSAGE, CONTENT, RECIPIENT, ATTEMPT, WORKER, TRANSPORT, PROBLEM)
+DEDUPE = "mailqueue_dedupe"
+PULSE = "mailqueue_pulse"
+TABLES = (MESSAGE, CONTENT, RECIPIENT, ATTEMPT, WORKER, TRANSPORT, PROBLEM, DEDUPE, PULSE)
 
 # Length of an address: 64 octets of local part, "@", 255 of domain (RFC 5321 section 4.5.3.1).
 ADDRESS = 320
@@ -49,6 +51,8 @@ def _message_fields() -> list[Any]:
         Field("status", length=16),
         Field("priority", "integer"),
         _time("due"),  # when a worker may claim it; NULL: not waiting, or claimed
+        _time("expires_on"),  # when it is not to be sent any more; NULL also once it has ended
+        Field("doubt", length=8),  # what to do in doubt: resend, hold; NULL: as the site does
         Field("category", length=64),
         Field("sender", length=ADDRESS),  # envelope sender; NULL: the site's own
         Field("subject", length=255),
@@ -64,6 +68,7 @@ def _message_fields() -> list[Any]:
         Field("worker", "integer"),  # who holds the claim
         Field("claim", length=32),  # the token of the claim
         _time("claimed_on"),
+        Field("crashes", "integer"),  # workers that died while they had it in hand, one after the other
         Field("failure_kind", length=16),
         Field("error", "text"),  # the last failure, for lists
         Field("transport", length=255),  # the last one that was tried
@@ -117,6 +122,7 @@ def _worker_fields() -> list[Any]:
         Field("journal", length=255),  # its file, on that host
         _time("started_on"),
         _time("beat_on"),
+        _time("suspected_on"),  # when somebody saw that its heartbeat looked old
     ]
 
 
@@ -152,6 +158,17 @@ def _problem_fields() -> list[Any]:
     ]
 
 
+def _dedupe_fields() -> list[Any]:
+    return [
+        Field("dedupe_key", length=150, unique=True),
+        _time("until_on"),
+    ]
+
+
+def _pulse_fields() -> list[Any]:
+    return [Field("name", length=16, unique=True), _time("seen_on")]
+
+
 _FIELDS = {
     MESSAGE: _message_fields,
     CONTENT: _content_fields,
@@ -160,6 +177,8 @@ _FIELDS = {
     WORKER: _worker_fields,
     TRANSPORT: _transport_fields,
     PROBLEM: _problem_fields,
+    DEDUPE: _dedupe_fields,
+    PULSE: _pulse_fields,
 }
 
 # Session locks, so that hosts that share a database take turns too.
@@ -172,12 +191,14 @@ _DATABASE_LOCKS = {
 _INDEXES = {
     "mailqueue_message_due_idx": (MESSAGE, "priority, due, id", "due IS NOT NULL"),
     "mailqueue_message_worker_idx": (MESSAGE, "worker", "worker IS NOT NULL"),
+    "mailqueue_message_expires_idx": (MESSAGE, "expires_on", "expires_on IS NOT NULL"),
     "mailqueue_message_purge_idx": (MESSAGE, "purge_on", "purge_on IS NOT NULL"),
     "mailqueue_message_status_idx": (MESSAGE, "status, id", ""),
     "mailqueue_content_message_idx": (CONTENT, "message_ref, chunk_no", ""),
     "mailqueue_recipient_message_idx": (RECIPIENT, "message_ref", ""),
     "mailqueue_recipient_address_idx": (RECIPIENT, "address", ""),
     "mailqueue_attempt_message_idx": (ATTEMPT, "message_ref", ""),
+    "mailqueue_dedupe_until_idx": (DEDUPE, "until_on", ""),
 }
 
 

@@ -17,6 +17,8 @@ logger = logging.getLogger("mailqueue")
 PATIENCE = 3
 # Configuration faults that concern some recipients only: these wait, the transport goes on.
 _RECIPIENTS_OWN = frozenset({"relay-denied"})
+# Faults of the worker's own surroundings, whatever the message.
+_WORKERS_OWN = frozenset({"journal-not-writable"})
 
 
 def is_everybodys(failure: Failure, *, own_sender: bool) -> bool:
@@ -26,7 +28,7 @@ def is_everybodys(failure: Failure, *, own_sender: bool) -> bool:
         failure: what met a message.
         own_sender: whether the message has a sender of its own, instead of the site's.
     """
-    if failure.stage in words.TRANSPORT_STAGES:
+    if failure.stage in words.TRANSPORT_STAGES or failure.rule in _WORKERS_OWN:
         return True
     own = failure.rule in _RECIPIENTS_OWN or (own_sender and failure.stage != words.RCPT)
     return failure.kind == words.CONFIGURATION and not own

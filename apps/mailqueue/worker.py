@@ -11,16 +11,17 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
-from . import database, journal, outbox, words
+from . import database, journal, leases, liveness, outbox, problems, words
 from .classify import SiteFault, classify_exception
 from .outbox import Claimed, Finished
 from .sender import Died, Job, Sender, Tried, Untried, outcomes
-from .shift import Shift
+from .shift import JournalNotWritable, Shift
 from .site import Site
 from .transports.base import Answer
 from .way import Way
@@ -28,12 +29,18 @@ from .way import Way
 logger = logging.getLogger("mailqueue")
 
 BATCH = 100  # messages claimed at once
+URGENT_SECONDS = 1.0  # between two looks for urgent mail that is to overtake what is claimed
+RECOVER_SECONDS = 5.0  # between two looks for dead workers
 GROUP = 50  # messages finished in one transaction, at most
 GROUP_SECONDS = 0.5  # and how long a finished one may wait for it
 MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
 GRACE = 5.0  # seconds for messages at hand when the work is to end
+LAST_ANSWERS = 60.0  # and when the database fails, but nobody is in a hurry
+TRIES = 3  # for a transaction that the database may undo for reasons of its own
+PAUSE = 1.0  # seconds between two tries to store what neither database nor journal could take
 
 Counts = dict[str, int]
+_Result = TypeVar("_Result")
 
 
 def drain(site: Site, *, until: float | None = None, stop: threading.Event | None = None) -> Counts:
@@ -45,21 +52,38 @@ def drain(site: Site, *, until: float | None = None, stop: threading.Event | Non
 
     Returns:
         How many messages came to which status; "queued" are those given back untried.
+
+    Raises:
+        Exception: the database fails (database.faults()). What was answered is in the journal by
+            then, and the next drain takes everything back from there.
     """
     counts = dict.fromkeys((words.SENT, words.DEFERRED, words.FAILED, words.IN_DOUBT, words.QUEUED), 0)
     ending = _ending(site, until, stop)
     with database.own_transaction(site.db):
-        _recover(site)
+        _note_presence(site)
+        recover(site)
+        _expire(site)
         way = Way(site)
         try:
             if way.ready() and not ending():
-                with Shift(site) as shift:
-                    _Drain(site, way, shift, counts, ending, stop).run()
+                _send(site, way, counts, ending, stop)
                 way.settle()
         finally:
             way.close()
         outbox.purge(site.db, now=site.clock(), retention=site.retention)
     return counts
+
+
+def _send(
+    site: Site, way: Way, counts: Counts, ending: Callable[[], bool], stop: threading.Event | None
+) -> None:
+    try:
+        shift = Shift(site)
+    except JournalNotWritable as fault:
+        way.block(fault.failure)
+        return
+    with shift:
+        _Drain(site, way, shift, counts, ending, stop).run()
 
 
 def _ending(site: Site, until: float | None, stop: threading.Event | None) -> Callable[[], bool]:
@@ -69,26 +93,27 @@ def _ending(site: Site, until: float | None, stop: threading.Event | None) -> Ca
     return ending
 
 
-def _recover(site: Site) -> None:
-    """Take back what dead workers had claimed."""
-    host, now = socket.gethostname(), site.clock()
-    gone = outbox.dead_workers(
-        site.db, now, lambda row: row.host_name == host and journal.owner_is_gone(row.journal)
-    )
+def _note_presence(site: Site) -> None:
+    liveness.seen(site.db, site.clock())
+    if problems.any_open(site.db):
+        problems.resolve_rule(site.db, "no-worker", site.clock())
     site.db.commit()
+
+
+def recover(site: Site) -> None:
+    """Take back what dead workers had claimed. Commits on the site's DAL."""
+    host, now = socket.gethostname(), site.clock()
+    gone = leases.dead(site.db, now, lambda row: row.host_name == host and journal.owner_is_gone(row.journal))
     for row in gone:
         evidence = journal.read(row.journal) if row.host_name == host else None
         discard = partial(journal.discard, row.journal) if evidence is not None else lambda: None
-        taken = outbox.recover(
-            site.db,
-            row,
-            evidence,
-            now=now,
-            doubt_due=now + site.policy.first_delay,
-            retention=site.retention,
-            forget=discard,
-        )
+        taken = outbox.recover(site.db, row, evidence, site.recovery, now=now, forget=discard)
         logger.warning("worker %s on %s is gone; %d messages were taken back", row.pid, row.host_name, taken)
+
+
+def _expire(site: Site) -> None:
+    while outbox.expire(site.db, now=site.clock(), retention=site.retention):
+        pass
 
 
 class _Drain:
@@ -112,7 +137,7 @@ class _Drain:
         self._claimed: deque[Claimed] = deque()
         self._at_work: dict[int, Claimed] = {}
         self._done: list[Finished] = []
-        self._flushed = time.monotonic()
+        self._flushed = self._looked_around = self._looked_for_urgent = time.monotonic()
         self._patience = float("inf")
 
     def run(self) -> None:
@@ -120,14 +145,19 @@ class _Drain:
         try:
             while self._goes_on():
                 self._take_result()
+                self._look_around()
                 if len(self._done) >= GROUP or time.monotonic() - self._flushed > GROUP_SECONDS:
                     self._flush()
-        finally:
-            self._shift.closing.set()
             self._end_senders()
-        self._flush()
-        self._give_back(self._claimed)
-        self._shift.complete = not self._at_work
+            self._flush()
+            self._give_back(self._claimed)
+            self._shift.complete = not self._at_work
+        except database.faults(self._site.db):
+            self._end_senders(LAST_ANSWERS)
+            self._keep_answers()
+            raise
+        finally:
+            self._end_senders()
 
     def _goes_on(self) -> bool:
         self._dispatch()
@@ -142,6 +172,8 @@ class _Drain:
         """Give the connections enough to do, as far as there is any."""
         if not self._way.usable or self._ending():
             self._close()
+        else:
+            self._let_urgent_overtake()
         while not self._shift.closing.is_set() and len(self._at_work) < 2 * max(len(self._senders), 1):
             if not self._claimed and not self._claim():
                 break
@@ -150,30 +182,53 @@ class _Drain:
     def _close(self) -> None:
         """Begin no further message. What no connection has taken up yet comes back."""
         self._shift.closing.set()
-        if self._stop and self._stop.is_set():
-            self._patience = min(self._patience, time.monotonic() + GRACE)
+        self._heed_stop()
         with suppress(Empty):
             while job := self._jobs.get_nowait():
                 del self._at_work[job.claimed.id]
                 self._claimed.appendleft(job.claimed)
 
+    def _heed_stop(self) -> None:
+        if self._stop and self._stop.is_set():
+            self._patience = min(self._patience, time.monotonic() + GRACE)
+
     def _claim(self) -> bool:
         if self._way.probing and self._at_work:
             return False
-        limit = 1 if self._way.probing else BATCH
-        self._claimed.extend(
-            outbox.claim(self._site.db, self._shift.worker_id, limit=limit, now=self._site.clock())
-        )
+        _expire(self._site)
+        self._claimed.extend(self._take(1 if self._way.probing else BATCH, words.PRIORITIES))
         return bool(self._claimed)
+
+    def _let_urgent_overtake(self) -> None:
+        """A slow server may take minutes for what is claimed; urgent mail does not wait for it."""
+        if not self._claimed or time.monotonic() - self._looked_for_urgent < URGENT_SECONDS:
+            return
+        self._looked_for_urgent = time.monotonic()
+        self._claimed.extendleft(reversed(self._take(BATCH, (words.URGENT,))))
+
+    def _take(self, limit: int, priorities: Sequence[int]) -> list[Claimed]:
+        db, worker, now = self._site.db, self._shift.worker_id, self._site.clock()
+        # Not after a lost connection: its claim may stand, and only recovery would find those messages.
+        return self._again_if(
+            database.is_conflict,
+            lambda: outbox.claim(db, worker, limit=limit, now=now, priorities=priorities),
+        )
+
+    def _look_around(self) -> None:
+        """What a long drain must not leave to the next one."""
+        if time.monotonic() - self._looked_around > RECOVER_SECONDS:
+            self._looked_around = time.monotonic()
+            _note_presence(self._site)
+            recover(self._site)
 
     def _give_to_sender(self, claimed: Claimed) -> None:
         try:
             mime = outbox.content(self._site.db, claimed.id)
         except ValueError as error:
+            self._site.db.commit()
             self._fail(claimed, error)
             return
-        finally:
-            self._site.db.commit()  # nothing may be open while the transports work
+        self._site.db.commit()  # nothing may be open while the transports work
         if not claimed.recipients:
             self._give_back([claimed])  # none of its recipients is due after all
             return
@@ -216,28 +271,38 @@ class _Drain:
         del self._at_work[result.claimed.id]
         if isinstance(result, Tried):
             self._done.append(result.finished)
-            self._way.passed(result.failures)
+            self._note_the_way(result)
         else:
             self._take_back(result)
 
+    def _note_the_way(self, result: Tried) -> None:
+        if result.blocking:  # some of its recipients have it, so that it counts all the same
+            self._way.block(result.blocking)
+            self._close()
+        else:
+            self._way.passed(result.failures)
+
     def _take_back(self, result: Untried) -> None:
         self._claimed.appendleft(result.claimed)
-        if result.failure is None:
+        if result.blocking is None:
             if not self._shift.closing.is_set() and not self._shift.renew():
                 self._close()
             return
         self._senders.remove(result.sender)
-        if self._senders and result.failure.stage in words.TRANSPORT_STAGES:
+        if self._senders and result.blocking.stage in words.TRANSPORT_STAGES:
             self._most_senders = len(self._senders)  # the server takes no more; these go on
             return
-        self._way.block(result.failure)
+        self._way.block(result.blocking)
         self._close()
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
         if not self._done:
             return
-        for status in outbox.finish(self._site.db, self._done, self._site.clock(), self._site.retention):
+        db, now, retention = self._site.db, self._site.clock(), self._site.retention
+        # Whatever the fault: the tokens see to it that nothing is written down twice.
+        statuses = self._again_if(lambda _: True, lambda: outbox.finish(db, self._done, now, retention))
+        for status in statuses:
             self._counts[status] = self._counts.get(status, 0) + 1
         self._shift.journal.committed(result.message_id for result in self._done)
         self._done.clear()
@@ -246,10 +311,52 @@ class _Drain:
         outbox.release(self._site.db, claims, self._site.clock())
         self._counts[words.QUEUED] += len(claims)
 
-    def _end_senders(self) -> None:
+    def _end_senders(self, patience: float = GRACE) -> None:
         """Let the connections end; those that wait for a server's answer are left to themselves."""
+        self._shift.closing.set()
         for _ in self._senders:
             self._jobs.put(None)
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + patience
         for sender in self._senders:
-            sender.join(max(deadline - time.monotonic(), 0))
+            while sender.is_alive() and time.monotonic() < min(deadline, self._patience):
+                self._heed_stop()
+                sender.join(0.1)
+
+    # --- faults of the database ------------------------------------------------------------
+
+    def _again_if(self, worth: Callable[[Exception], bool], work: Callable[[], _Result]) -> _Result:
+        """What one transaction brings, which is tried again after a fault that is worth it."""
+        for _ in range(TRIES - 1):
+            try:
+                return work()
+            except database.faults(self._site.db) as error:
+                if not worth(error):
+                    raise
+                database.roll_back(self._site.db)
+        return work()
+
+    def _keep_answers(self) -> None:
+        """See that no answer is lost with this drain, even where the journals' disk is full too."""
+        database.roll_back(self._site.db)
+        with suppress(Empty):
+            while result := self._results.get_nowait():
+                if isinstance(result, Tried):
+                    self._done.append(result.finished)
+        while self._shift.journal.is_behind and not self._stored() and time.monotonic() < self._patience:
+            self._heed_stop()
+            (self._stop or threading.Event()).wait(PAUSE)
+
+    def _stored(self) -> bool:
+        try:
+            self._shift.journal.catch_up()
+        except OSError:
+            return self._flushed_after_all()
+        return True
+
+    def _flushed_after_all(self) -> bool:
+        try:
+            self._flush()
+        except database.faults(self._site.db):
+            database.roll_back(self._site.db)
+            return False
+        return True

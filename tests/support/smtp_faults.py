@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,9 +63,12 @@ class Raw(Fault):
     """Send these very bytes, whatever they are."""
 
     data: bytes
+    then: Fault | None = None
 
     def play(self, session: Session) -> None:
         session.send(self.data)
+        if self.then:
+            self.then.play(session)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,16 @@ class Hang(Fault):
     def play(self, session: Session) -> None:
         session.server.hang()
         Reply(250, "2.0.0 at last").play(session)
+
+
+@dataclass(frozen=True)
+class Late(Fault):
+    """Let `seconds` go by, then go on as usual."""
+
+    seconds: float = 0.05
+
+    def wait(self) -> None:
+        threading.Event().wait(self.seconds)
 
 
 @dataclass(frozen=True)

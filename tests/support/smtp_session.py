@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .smtp_auth import authenticate
-from .smtp_faults import Fault, Hang, Reply
+from .smtp_faults import Fault, Hang, Late, Reply
 
 if TYPE_CHECKING:
     from .smtp_server import ScriptedServer
@@ -93,6 +93,7 @@ class Session:
     def _handshake(self) -> None:
         fault = self._fault("tls", "")
         if fault:
+            self.socket.recv(65536)  # an end with something unread would be a reset
             fault.play(self)
             raise ConnectionAbortedError
         assert self.server.context
@@ -116,6 +117,9 @@ class Session:
             step = step(self, line)
         if isinstance(step, Hang) and not step.taken:
             self.server.hang()
+            return None
+        if isinstance(step, Late):
+            step.wait()
             return None
         return step
 
@@ -160,6 +164,8 @@ class Session:
     def _do_auth(self, line: str) -> None:
         fault = self._fault("auth", line)
         if fault:
+            if fault.accepts:
+                self.user = next(iter(self.server.auth or {}), None)
             fault.play(self)
             return
         offered = self.server.mechanisms if self.server.auth else ()
@@ -185,6 +191,8 @@ class Session:
             return Reply(501, "5.5.4 MAIL FROM:<address>")
         if self.server.auth and not self.user:
             return Reply(530, "5.7.0 authentication required")
+        if self.mail_from is not None:
+            return Reply(503, "5.5.1 nested MAIL command")
         parameters = dict(word.upper().partition("=")[::2] for word in found[2].split())
         if any(NEEDED_EXTENSION.get(name) not in self.server.extensions for name in parameters):
             return Reply(555, "5.5.4 parameter not offered")
@@ -239,8 +247,10 @@ class Session:
         self.rcpt_tos = []
 
     def _do_rset(self, line: str) -> None:
-        self._forget_mail()
-        self._perform("rset", line, Reply(250, "2.0.0 forgotten"))
+        action = self._fault("rset", line) or Reply(250, "2.0.0 forgotten")
+        if action.accepts:
+            self._forget_mail()
+        action.play(self)
 
     def _do_noop(self, _line: str) -> None:
         Reply(250, "2.0.0 here").play(self)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mailqueue import define_tables, outbox, words
+from mailqueue import define_tables, leases, outbox, words
 from mailqueue.compose import Composed, Envelope
 from mailqueue.outbox import Claimed, Finished, Outcome, Retention
+from mailqueue.terms import terms
 from pydal import DAL
 
+MIME = b"Subject: hi\r\n\r\nhello\r\n"
 NOW = 1_800_000_000.123456
 KEEP = Retention()
 
@@ -34,20 +36,24 @@ def another_dal(uri: str, folder: Path) -> Iterator[DAL]:
         db._adapter.close("rollback")
 
 
-def composed(*addresses: str, mime: bytes = b"Subject: hi\r\n\r\nhello\r\n", subject: str = "hi") -> Composed:
+def composed(*addresses: str, mime: bytes = MIME, subject: str = "hi") -> Composed:
     recipients = tuple((words.TO, address) for address in addresses or ("ann@x.test",))
     return Composed(Envelope(None, recipients, False), mime, subject, "<1@site.test>")
 
 
-def put(db: DAL, *addresses: str, now: float = NOW, priority: int = words.NORMAL, **text: Any) -> int:
-    """Enqueue a message and commit."""
-    message_id = outbox.enqueue(db, composed(*addresses, **text), now=now, priority=priority, category="test")
+def put(
+    db: DAL, *addresses: str, now: float = NOW, mime: bytes = MIME, subject: str = "hi", **wanted: Any
+) -> int:
+    """Enqueue a message and commit; `wanted` are arguments of terms()."""
+    agreed = terms(now, **{"category": "test", **wanted})
+    message_id = outbox.enqueue(db, composed(*addresses, mime=mime, subject=subject), agreed, now=now)
     db.commit()
+    assert message_id
     return message_id
 
 
 def worker(db: DAL, token: str = "w", now: float = NOW) -> int:
-    return outbox.register_worker(db, token=token, host_name="here", pid=1, journal="/j", now=now)
+    return leases.register(db, token=token, host_name="here", pid=1, journal="/j", now=now)
 
 
 def claim(db: DAL, worker_id: int = 1, limit: int = 100, now: float = NOW) -> list[Claimed]:

@@ -24,7 +24,7 @@ from py4web.utils.url_signer import URLSigner
 from pydal.tools.tags import Tags
 from yatl.helpers import BUTTON, FORM, SPAN, A
 
-from .. import outbox, queries, words
+from .. import liveness, outbox, queries, words
 from ..tables import local_time
 from ..version import __version__
 
@@ -39,7 +39,8 @@ PAGES = {
     "content": "/message/<message_id:int>/content",
     "problems": "/problems",
 }
-VERBS = ("retry", "cancel")
+VERBS = ("retry", "cancel", "arrived")
+HEALTH = "/health"  # for monitoring: no login
 
 ROWS = 50  # messages on one page
 SIGNATURE_LIFESPAN = 3600  # seconds: how long after loading a page its buttons work
@@ -64,7 +65,8 @@ MEANINGS = {
     words.DEFERRED: "It could not be delivered to everybody yet and is tried again by itself.",
     words.SENT: "A mail server took it for every recipient.",
     words.FAILED: "Somebody will not get it unless you retry.",
-    words.IN_DOUBT: "It was sent, but the server's answer never came. Retrying may deliver it twice.",
+    words.IN_DOUBT: "It was sent, but the server's answer never came. Ask a recipient whether it arrived:"
+    " retrying may deliver it twice.",
     words.CANCELLED: "It was stopped before everybody had it.",
     words.EXPIRED: "Its time was over before it could be delivered.",
 }
@@ -160,6 +162,7 @@ class AdminPages:
         for name in VERBS:
             self._mount_verb(getattr(self, name))
         action(f"{self._route}/static/<fp:path>", method="GET")(_static)
+        action(self._route + HEALTH, method="GET")(action.uses(self._mail.db)(self.health))
 
     def _mount_page(self, path: str, page: Callable[..., dict[str, Any]], template: str) -> None:
         @functools.wraps(page)
@@ -193,6 +196,17 @@ class AdminPages:
         if request.query.get("back") == "list":
             return self.link(**asdict(Filter.of_request()))
         return self.link("message", message_id)
+
+    # --- monitoring ------------------------------------------------------------------------
+
+    def health(self) -> dict[str, str]:
+        """200, or 503 and the reason where mail is due and no worker was seen. Open to everybody."""
+        response.headers["Cache-Control"] = "no-store"
+        silent = self._mail.silence()
+        if silent is None:
+            return {"status": "ok"}
+        response.status = 503
+        return {"status": "failing", "reason": liveness.told(silent)}
 
     # --- pages -----------------------------------------------------------------------------
 
@@ -235,6 +249,7 @@ class AdminPages:
 
     def _state(self) -> dict[str, Any]:
         db = self._mail.db
+        self._mail.silence()  # where nobody sends, that is an entry to be shown
         return {"stoppages": queries.stoppages(db), "open_problems": queries.open_problems(db)}
 
     def _found(self, message_id: int) -> dict[str, Any]:
@@ -265,6 +280,13 @@ class AdminPages:
             return False, "Nothing was changed: the message is being sent, or not waiting any more."
         return True, f"Message {message_id} is cancelled."
 
+    def arrived(self, message_id: int) -> tuple[bool, str]:
+        """Take what is in doubt for sent. Whether it changed anything, and what to tell."""
+        site = self._mail.site
+        if not outbox.settle_doubt(self._mail.db, message_id, site.clock(), site.retention):
+            return False, "Nothing was changed: nothing of this message is in doubt, or it is being sent."
+        return True, f"Message {message_id} is marked as arrived."
+
     # --- parts of the pages ----------------------------------------------------------------
 
     def link(self, *parts: Any, **query: Any) -> str:
@@ -280,6 +302,8 @@ class AdminPages:
         verbs = []
         if message["status"] in CAN_RETRY and message["has_content"]:
             verbs.append(("retry", "Retry"))
+        if message["status"] == words.IN_DOUBT:
+            verbs.append(("arrived", "It arrived"))
         if message["status"] in CAN_CANCEL:
             verbs.append(("cancel", "Cancel"))
         return [self._button(message["id"], verb, label, query) for verb, label in verbs]

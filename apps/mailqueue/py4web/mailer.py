@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from py4web.utils.mailer import Mailer
@@ -15,11 +16,13 @@ from .. import compose, words
 from ..classify import Failure
 from ..database import savepoint
 from ..errors import BadMessage
-from ..mailer import MailQueue
+from ..liveness import SILENCE
+from ..mailer import AUTH_EXPIRES_AFTER, MailQueue
 from ..outbox import Retention
 from ..problems import Problem
 from ..retry import RetryPolicy
-from . import admin, tickets
+from ..terms import RESEND, terms
+from . import admin, tickets, worker
 from .request import RequestTransaction, called_by_auth
 from .scheduler import SendingTask
 
@@ -43,6 +46,10 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             table files by default.
         connections: how many connections to the mail server a worker opens at most; as many as the
             waiting mail is worth.
+        doubt: what to do with a message that a server may have taken without saying so: "resend", at
+            the risk of a duplicate, or "hold" until an administrator decides.
+        auth_expires_after: seconds after which a mail of Auth's is not worth sending; None: never.
+        silence: seconds without any worker, while mail is due, after which that is reported.
         clock: the time, epoch seconds.
         rng: where the jitter of delays comes from.
 
@@ -69,6 +76,9 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         retention: Retention | None = None,
         journals: str | None = None,
         connections: int = 4,
+        doubt: str = RESEND,
+        auth_expires_after: float | None = AUTH_EXPIRES_AFTER,
+        silence: float = SILENCE,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ):
@@ -78,6 +88,9 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             retention=retention,
             journals=journals,
             connections=connections,
+            doubt=doubt,
+            auth_expires_after=auth_expires_after,
+            silence=silence,
             clock=clock,
             rng=rng,
         )
@@ -87,6 +100,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         self._request = RequestTransaction.of(db)
         self._app_name = tickets.loading_app()
         self._task: SendingTask | None = None
+        worker.note(self, self._app_name)
 
     # --- the stock mailer's interface ------------------------------------------------------
 
@@ -118,6 +132,11 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         *,
         priority: int | None = None,
         category: str | None = None,
+        send_at: datetime | float | None = None,
+        expires_after: timedelta | float | None = None,
+        dedupe: str | None = None,
+        dedupe_window: timedelta | float = 86400.0,
+        doubt: str | None = None,
     ) -> bool:
         """Queue a message; it is sent after the request's transaction has committed.
 
@@ -139,9 +158,15 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
                 follows them in the stock mailer's signature belongs to them.
             priority: one of words.PRIORITIES; NORMAL, for Auth's mails URGENT.
             category: a word to find it by; "site", for Auth's mails "auth".
+            send_at: not before; a datetime (without a time zone: the server's local time) or epoch
+                seconds.
+            expires_after: a timedelta or seconds after which it is not worth sending.
+            dedupe: a key; of several messages with the same key within `dedupe_window` (a timedelta
+                or seconds) only the first is queued.
+            doubt: "resend" or "hold" for this message, instead of the site's `doubt`.
 
         Returns:
-            True.
+            True, also where `dedupe` says that the message is queued already.
 
         Raises:
             BadMessage: the arguments cannot become a mail. Never for mails that Auth sends: those
@@ -164,16 +189,23 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             "dkim": dkim,
             "cipher_type": cipher_type,
         }
+        wanted: dict[str, Any] = {
+            "priority": priority,
+            "category": category,
+            "send_at": send_at,
+            "expires_after": expires_after,
+            "dedupe": dedupe,
+            "dedupe_window": dedupe_window,
+            "doubt": doubt,
+        }
+        on_terms = {name: value for name, value in wanted.items() if value is not None}
         if called_by_auth():
-            self._queue_for_auth(given, priority, category)
+            self._queue_for_auth(given, on_terms)
             return True
         composed = self.compose(self._neutral(**given))
+        agreed = terms(self.site.clock(), **on_terms)
         with self.transaction():
-            self.queue(
-                composed,
-                priority=words.NORMAL if priority is None else priority,
-                category=category or "site",
-            )
+            self.queue(composed, agreed)
         return True
 
     def send_direct_email(self, *arguments: Any, **keywords: Any) -> bool:
@@ -193,22 +225,20 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
 
     # --- Auth ------------------------------------------------------------------------------
 
-    def _queue_for_auth(self, given: Mapping[str, Any], priority: int | None, category: str | None) -> None:
+    def _queue_for_auth(self, given: Mapping[str, Any], on_terms: Mapping[str, Any]) -> None:
         """Queue a mail of Auth's. Whatever is wrong with it is not the visitor's business."""
-        category = category or "auth"
+        usual = {"priority": words.URGENT, "category": "auth", "expires_after": self._auth_expires_after}
+        on_terms = {**usual, **on_terms}
         try:
             composed = self.compose(self._neutral(**given))
+            agreed = terms(self.site.clock(), **on_terms)
             with self.transaction(), savepoint(self.db):
-                self.queue(
-                    composed,
-                    priority=words.URGENT if priority is None else priority,
-                    category=category,
-                )
+                self.queue(composed, agreed)
         except Exception as error:
             logger.exception("a mail of Auth could not be queued")
             failure = Failure(words.MESSAGE, words.BUILD, "auth-mail-not-queued", str(error)[:500])
             self.note_problem(failure, "")
-            self.note_refused(str(given["to"]), str(given["subject"]), failure.text, category)
+            self.note_refused(str(given["to"]), str(given["subject"]), failure.text, on_terms["category"])
 
     # --- the rest of a site ----------------------------------------------------------------
 

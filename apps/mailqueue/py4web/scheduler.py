@@ -23,7 +23,7 @@ from pydal.tools.scheduler import Scheduler, delta
 from pydal.tools.scheduler import now as scheduler_now
 from threadsafevariable import ThreadSafeVariable
 
-from .. import breaker, database, outbox
+from .. import breaker, database, journal, leases, outbox
 from ..mailer import MailQueue
 
 logger = logging.getLogger("mailqueue")
@@ -138,6 +138,7 @@ class SendingTask:
         self._server = os.getpid()
         self._server_log = os.dup(2)
         self._retired = threading.Event()
+        self._seen_abandoned: frozenset[str] = frozenset()
         if database.engine(self._db) == database.SQLITE and os.path.isfile(self._db._adapter.dbpath):
             _sqlite_files.add(self._db._adapter.dbpath)
         scheduler.register_task(TASK, self.run)
@@ -207,6 +208,12 @@ class SendingTask:
         threading.Thread(target=self._stop_without_server, args=(stop,), daemon=True).start()
         try:
             return self._send_all(stop)
+        except (database.faults(self._mail.db), database.faults(self._db)) as error:
+            said = " ".join(str(error).split())
+            logger.warning(
+                "the database fails (%s). Mail waits, nothing is lost; the next run sends it", said
+            )
+            return {}
         finally:
             stop.set()  # a thread that went on would keep the forked process alive
 
@@ -250,9 +257,10 @@ class SendingTask:
         return self._db(run.id.belongs([row.id for row in self._db(query).select(run.id)]) & query)
 
     def _plan_next(self) -> None:
-        """Come back when the next message or probe is due, if that is before the next period."""
+        """Come back in time for the next message, probe or look at another worker."""
         with database.own_transaction(self._mail.db):
-            moments = [outbox.next_due(self._mail.db), breaker.next_probe(self._mail.db)]
+            db = self._mail.db
+            moments = [outbox.next_due(db), breaker.next_probe(db), leases.next_look(db)]
         # What is due already was not sent just now, so it waits for something else than time.
         waits = [moment - time.time() for moment in moments if moment is not None]
         after = min((wait for wait in waits if wait > 0), default=None)
@@ -320,9 +328,24 @@ class SendingTask:
             if now - begun < asleep:
                 with _logged("the scheduler could not make a step"), database.own_transaction(self._db):
                     self._scheduler.step()
+            self._wake_for_the_dead()
             if now - ensured >= self._period:
                 ensured = now
                 self._try_to_ensure()
+                with _logged("whether anybody sends could not be told"):
+                    self._look_for_silence()
+
+    def _wake_for_the_dead(self) -> None:
+        """A worker of this host that was killed leaves its journal behind, with nobody's lock on it."""
+        with _logged("the journals could not be looked at"):
+            left = journal.abandoned(self._mail.site.journals)
+            if left - self._seen_abandoned:
+                self.wake()
+            self._seen_abandoned = left
+
+    def _look_for_silence(self) -> None:
+        with database.own_transaction(self._mail.db):
+            self._mail.silence()
 
     def _try_to_ensure(self) -> None:
         with _logged("the mail queue's task could not be seen to"):

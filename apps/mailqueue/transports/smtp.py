@@ -126,6 +126,8 @@ class SmtpTransport(Transport):
         if self._login:
             self.stage = words.AUTH
             self._log_in(*self._login)
+        if wire.has_unread():  # else the first message would pay for it
+            raise ConnectionAbortedError("the server spoke or closed before it was asked")
 
     def _secure(self, wire: Wire) -> None:
         self.stage = words.TLS
@@ -217,6 +219,9 @@ class SmtpTransport(Transport):
                 raise NotOffered("SMTPUTF8")
             options += " BODY=8BITMIME SMTPUTF8" if "8BITMIME" in self._extensions else " SMTPUTF8"
         reply = self._connected().command(f"MAIL FROM:<{sender}>{options}", self._timeouts.command)
+        if reply.code in (504, 555) and self._extensions.pop("SIZE", None) is not None:
+            self._mail_from(sender, size, smtputf8)  # offered and then refused: it can be left out
+            return
         self._closed_by(reply)
         if not reply.positive:
             self._reset()

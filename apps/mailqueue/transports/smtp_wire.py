@@ -119,10 +119,13 @@ class Wire:
         """
         deadline = time.monotonic() + timeout
         lines: list[str] = []
+        classes: set[bytes] = set()
         while True:
             raw = self._read_line(deadline)
             match = _REPLY_LINE.fullmatch(raw)
-            if match is None or len(lines) >= MOST_LINES:
+            classes.update([match[1][:1]] if match else [])
+            # Lines of which one says yes and another no are no reply (RFC 5321 section 4.2.1).
+            if match is None or len(classes) > 1 or len(lines) >= MOST_LINES:
                 return Reply(0, (*lines, raw[:500].decode("utf-8", "replace")))
             lines.append(match[3].decode("utf-8", "replace").strip())
             if match[2] != b"-":

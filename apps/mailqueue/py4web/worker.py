@@ -1,0 +1,121 @@
+"""A process of its own that sends the mail of one py4web app: loading the app, serving, ending."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+from py4web.core import Reloader, action, install_args
+
+from ..errors import MailQueueError
+from ..mailer import MailQueue
+
+logger = logging.getLogger("mailqueue")
+
+END_SECONDS = 15.0  # for the messages at hand and what is to be written of them
+
+
+class NothingToServe(MailQueueError):
+    """There is no such app, it cannot be loaded, or it has no mailer of ours; the text says which."""
+
+
+# On py4web's own class: this package may be loaded twice, as a library and as an app.
+def _mailers() -> dict[str, weakref.WeakSet[Any]]:
+    if not hasattr(action, "mailqueue_mailers"):
+        action.mailqueue_mailers = {}
+    noted: dict[str, weakref.WeakSet[Any]] = action.mailqueue_mailers
+    return noted
+
+
+def note(mailer: MailQueue, app_name: str) -> None:
+    """Note whose mailer it is, so that a worker finds it."""
+    _mailers().setdefault(app_name, weakref.WeakSet()).add(mailer)
+
+
+def load(apps_folder: str, app_name: str) -> list[MailQueue]:
+    """Load an app as py4web's server does.
+
+    Returns:
+        Its mailers, at least one.
+
+    Raises:
+        NothingToServe: there are none; the text says why.
+    """
+    folder = Path(apps_folder)
+    if Path(app_name).name != app_name or not (folder / app_name / "__init__.py").is_file():
+        raise NothingToServe(f"There is no app {app_name!r} in the folder {folder}.")
+    install_args({"apps_folder": apps_folder, "yes": True, "app_names": app_name})
+    Reloader.import_apps()
+    if error := Reloader.ERRORS.get(app_name):
+        raise NothingToServe(f"The app {app_name} cannot be loaded.\n{error}")
+    mailers = list(_mailers().get(app_name, ()))
+    if not mailers:
+        raise NothingToServe(f"The app {app_name} makes no QueuedMailer when it is loaded.")
+    return mailers
+
+
+def work(apps_folder: str, app_name: str) -> int:
+    """Send an app's mail until SIGTERM or SIGINT; a second one ends the process at once.
+
+    Returns:
+        The process's exit status.
+
+    Raises:
+        NothingToServe: the app has no mail to send.
+    """
+    mailers = load(apps_folder, app_name)
+    stop = threading.Event()
+    _heed_signals(stop)
+    servings = [_Serving(mailer, stop) for mailer in mailers]
+    for serving in servings:
+        serving.start()
+    logger.info("sending the mail of %s", app_name)
+    stop.wait()
+    for serving in servings:
+        serving.join(END_SECONDS)
+    return 0 if all(serving.ended_well for serving in servings) else 1
+
+
+def _heed_signals(stop: threading.Event) -> None:
+    def end(*_: object) -> None:
+        stop.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+class _Serving(threading.Thread):
+    """One mailer's service. Its end is that of the process: whoever supervises that starts another."""
+
+    def __init__(self, mailer: MailQueue, stop: threading.Event):
+        super().__init__(name="mailqueue worker", daemon=True)
+        self._mailer, self._stop_all = mailer, stop
+        self.ended_well = False
+        mailer.db.recycle_connection_in_pool_or_close("rollback")  # what loading the app left open
+
+    def run(self) -> None:
+        try:
+            self._mailer.serve(self._stop_all)
+            self.ended_well = True
+        except BaseException:  # an exit in this thread, which nobody else would notice
+            logger.critical("the worker ends", exc_info=True)
+        finally:
+            self._stop_all.set()
+
+
+def end_process(status: int) -> None:
+    """Exit, even where threads of the app, such as its scheduler's, would go on for ever."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        os._exit(status)
+    sys.exit(status)

@@ -1,0 +1,103 @@
+"""How a message is to be treated: how urgent, when, until when, once, and what a doubt means for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from .errors import BadMessage
+from .words import NORMAL, PRIORITIES
+
+RESEND: Final = "resend"  # a message in doubt is sent again, at the risk of a duplicate
+HOLD: Final = "hold"  # it waits for the administrator's decision
+DOUBTS: Final = (RESEND, HOLD)
+
+LONGEST_KEY: Final = 150  # characters of a dedupe key
+_DAY: Final = 86400.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of one message; times are epoch seconds.
+
+    Args:
+        priority: one of words.PRIORITIES.
+        category: a word for lists and rules, such as "auth".
+        due: when it may be sent first.
+        expires_on: when it is not to be sent any more; None: never.
+        doubt: RESEND or HOLD; None: as the site does.
+        dedupe: of several messages with the same key only the first is queued; None: no key.
+        dedupe_until: until when.
+    """
+
+    due: float
+    priority: int = NORMAL
+    category: str = "site"
+    expires_on: float | None = None
+    doubt: str | None = None
+    dedupe: str | None = None
+    dedupe_until: float = 0.0
+
+
+def terms(
+    now: float,
+    *,
+    priority: int = NORMAL,
+    category: str = "site",
+    send_at: datetime | float | None = None,
+    expires_after: timedelta | float | None = None,
+    doubt: str | None = None,
+    dedupe: str | None = None,
+    dedupe_window: timedelta | float = _DAY,
+) -> Terms:
+    """The terms of a message from the arguments of a send().
+
+    Args:
+        now: epoch seconds.
+        priority, category, doubt, dedupe: as in Terms.
+        send_at: not before; a datetime without a time zone is the server's local time, a number
+            epoch seconds.
+        expires_after: how long after that, or after now, it is worth sending; a number is seconds.
+        dedupe_window: how long a key holds; a number is seconds.
+
+    Raises:
+        BadMessage: a value that makes no sense; the text names the argument.
+    """
+    if isinstance(priority, bool) or priority not in PRIORITIES:
+        raise BadMessage(f"priority is {priority!r}, expected one of {PRIORITIES}.")
+    if doubt is not None and doubt not in DOUBTS:
+        raise BadMessage(f"doubt is {doubt!r}, expected one of {DOUBTS}.")
+    if dedupe is not None and not (isinstance(dedupe, str) and 0 < len(dedupe) <= LONGEST_KEY):
+        raise BadMessage(f"dedupe: expected a text of 1 to {LONGEST_KEY} characters.")
+    due = now if send_at is None else max(_moment(send_at), now)
+    return Terms(
+        due=due,
+        priority=priority,
+        category=category,
+        expires_on=None if expires_after is None else due + _span(expires_after, "expires_after"),
+        doubt=doubt,
+        dedupe=dedupe,
+        dedupe_until=now + _span(dedupe_window, "dedupe_window"),
+    )
+
+
+def _moment(value: datetime | float) -> float:
+    try:
+        moment = value.timestamp() if isinstance(value, datetime) else float(value)
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        raise BadMessage(f"send_at: expected a datetime or epoch seconds: {error}.") from error
+    if not math.isfinite(moment):
+        raise BadMessage("send_at: expected a datetime or epoch seconds.")
+    return moment
+
+
+def _span(value: timedelta | float, argument: str) -> float:
+    try:
+        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadMessage(f"{argument}: expected seconds or a timedelta: {error}.") from error
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise BadMessage(f"{argument}: expected more than 0 seconds.")
+    return seconds

@@ -1,0 +1,70 @@
+"""The terms of a message: from the arguments of a send(), or a clear error."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from mailqueue import BadMessage
+from mailqueue.terms import HOLD, Terms, terms
+
+NOW = 1_800_000_000.0
+
+
+def test_without_arguments_a_message_is_due_now_and_never_expires() -> None:
+    assert terms(NOW) == Terms(due=NOW, dedupe_until=NOW + 86400)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        NOW + 60,
+        datetime.fromtimestamp(NOW + 60),
+        datetime.fromtimestamp(NOW + 60, timezone.utc),
+        datetime.fromtimestamp(NOW + 60, timezone(timedelta(hours=-9))),
+    ],
+)
+def test_a_moment_may_be_a_number_or_a_datetime_of_any_zone(moment: Any) -> None:
+    assert terms(NOW, send_at=moment).due == NOW + 60
+
+
+def test_a_moment_in_the_past_is_now() -> None:
+    assert terms(NOW, send_at=NOW - 1).due == NOW
+
+
+@pytest.mark.parametrize("span", [3600, 3600.0, timedelta(hours=1)])
+def test_the_time_until_it_expires_counts_from_when_it_may_go(span: Any) -> None:
+    assert terms(NOW, expires_after=span).expires_on == NOW + 3600
+    assert terms(NOW, expires_after=span, send_at=NOW + 60).expires_on == NOW + 3660
+
+
+def test_a_key_holds_for_its_window() -> None:
+    found = terms(NOW, dedupe="invoice-7", dedupe_window=timedelta(minutes=5), doubt=HOLD)
+    assert (found.dedupe, found.dedupe_until, found.doubt) == ("invoice-7", NOW + 300, HOLD)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("priority", 3),
+        ("priority", True),
+        ("priority", None),
+        ("doubt", "maybe"),
+        ("send_at", "tomorrow"),
+        ("send_at", math.nan),
+        ("send_at", datetime.min),
+        ("expires_after", 0),
+        ("expires_after", timedelta(seconds=-1)),
+        ("expires_after", "1h"),
+        ("expires_after", math.inf),
+        ("dedupe", ""),
+        ("dedupe", "x" * 151),
+        ("dedupe", 7),
+        ("dedupe_window", 0),
+    ],
+)
+def test_what_makes_no_sense_is_refused_naming_the_argument(argument: str, value: Any) -> None:
+    with pytest.raises(BadMessage, match=argument):
+        terms(NOW, **{argument: value})
