@@ -71,6 +71,7 @@ def _ending(site: Site, until: float | None, stop: threading.Event | None) -> Ca
 def _recover(site: Site) -> None:
     """Take back what dead workers had claimed."""
     host, now = socket.gethostname(), site.clock()
+    doubt_due = now + site.policy.first_delay
     gone = outbox.dead_workers(
         site.db, now, lambda row: row.host_name == host and journal.owner_is_gone(row.journal)
     )
@@ -82,12 +83,15 @@ def _recover(site: Site) -> None:
             row,
             evidence,
             now=now,
-            doubt_due=now + site.policy.first_delay,
+            doubt_due=doubt_due,
             retention=site.retention,
         )
         logger.warning("worker %s on %s is gone; %d messages were taken back", row.pid, row.host_name, taken)
         if evidence is not None:
             journal.discard(row.journal)
+    orphans = outbox.recover_orphans(site.db, now=now, doubt_due=doubt_due, retention=site.retention)
+    if orphans:
+        logger.warning("%d messages were claimed by no worker there is; they were taken back", orphans)
 
 
 class _Drain:
@@ -242,8 +246,8 @@ class _Drain:
         self._done.clear()
 
     def _give_back(self, claims: Collection[Claimed]) -> None:
-        outbox.release(self._site.db, claims, self._site.clock())
-        self._counts[words.QUEUED] += len(claims)
+        for status in outbox.release(self._site.db, claims, self._site.clock()):
+            self._counts[words.FAILED if status == words.FAILED else words.QUEUED] += 1
 
     def _end_senders(self) -> None:
         """Let the connections end; those that wait for a server's answer are left to themselves."""
