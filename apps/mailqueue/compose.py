@@ -187,6 +187,15 @@ def parse_address(text: object) -> Address:
     return Address(_display_name(parts["name"], given), _validated_spec(parts["spec"], given))
 
 
+def is_bare_address(text: str) -> bool:
+    """Whether this is one address without a name, as it stands between the angle brackets of RCPT TO."""
+    try:
+        _validated_spec(_header_text(text, "address", error=BadAddress), text)
+    except BadAddress:
+        return False
+    return True
+
+
 def compose(
     *,
     to: object,

@@ -103,6 +103,7 @@ class Sender(threading.Thread):
             return Untried(job.claimed, self, None)
         try:
             self._transport.open()
+            name = self._transport.name
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
             stage = self._transport.stage
             close(self._transport)
@@ -117,7 +118,7 @@ class Sender(threading.Thread):
         finished = Finished(
             message_id=job.claimed.id,
             token=job.claimed.token,
-            transport=self._transport.name,
+            transport=name,
             started_on=started,
             duration=time.monotonic() - begun,
             outcomes=tuple(outcomes(self._site, job.claimed, answers)),

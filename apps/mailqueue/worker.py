@@ -16,7 +16,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from . import database, journal, outbox, words
-from .classify import SiteFault, classify_exception
+from .classify import classify_exception
 from .outbox import Claimed, Finished
 from .sender import Died, Job, Sender, Tried, Untried, outcomes
 from .shift import Shift
@@ -199,8 +199,10 @@ class _Drain:
             return
         try:
             transport = self._site.make_transport() if self._senders else self._way.transport
-        except SiteFault:
-            return  # the settings have just been spoilt: the next drain will say so
+        except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
+            failure = classify_exception(words.CONFIG, error)  # the next drain will report it
+            logger.warning("there is no further connection: %s", failure.text)
+            return
         sender = Sender(self._site, self._shift, transport, self._jobs, self._results)
         self._senders.append(sender)
         sender.start()
