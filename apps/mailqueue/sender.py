@@ -111,7 +111,7 @@ class Sender(threading.Thread):
         started, begun = self._site.clock(), time.monotonic()
         answers = self._hand_over(job)
         failures = tuple(answer.failure for answer in answers if answer.failure)
-        blocking = self._blocking(job.claimed, failures)
+        blocking = self._blocking(job.claimed, answers)
         if blocking or self._lapsed:
             self._shift.journal.released(job.claimed.id)
             return Untried(job.claimed, self, blocking)
@@ -140,9 +140,16 @@ class Sender(threading.Thread):
         envelope = Envelope(claimed.sender, recipients, claimed.smtputf8)
         return hand_over(self._transport, envelope, job.mime, self._site.sender(), before_dot)
 
-    def _blocking(self, claimed: Claimed, failures: Iterable[Failure]) -> Failure | None:
+    def _blocking(self, claimed: Claimed, answers: Iterable[Answer]) -> Failure | None:
+        """What would meet every other message too; None where it met some of the recipients only.
+
+        If just one of them has another answer, this message must not go back as it was: whom it was
+        sent to would get it again.
+        """
         own = bool(claimed.sender)
-        return next((failure for failure in failures if is_everybodys(failure, own_sender=own)), None)
+        failures = [answer.failure for answer in answers]
+        everybodys = all(failure and is_everybodys(failure, own_sender=own) for failure in failures)
+        return failures[0] if everybodys else None
 
 
 def outcomes(site: Site, claimed: Claimed, answers: Iterable[Answer]) -> Iterator[Outcome]:

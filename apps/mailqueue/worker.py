@@ -16,7 +16,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from . import database, journal, outbox, words
-from .classify import classify_exception
+from .classify import Failure, classify_exception
 from .outbox import Claimed, Finished
 from .sender import Died, Job, Sender, Tried, Untried, outcomes
 from .shift import Shift
@@ -173,7 +173,7 @@ class _Drain:
         try:
             mime = outbox.content(self._site.db, claimed.id)
         except ValueError as error:
-            self._fail(claimed, error)
+            self._finish(claimed, classify_exception(words.BUILD, error))
             return
         finally:
             self._site.db.commit()  # nothing may be open while the transports work
@@ -184,8 +184,7 @@ class _Drain:
         self._enlist()
         self._jobs.put(Job(claimed, mime))
 
-    def _fail(self, claimed: Claimed, error: ValueError) -> None:
-        failure = classify_exception(words.BUILD, error)
+    def _finish(self, claimed: Claimed, failure: Failure) -> None:
         answers = [Answer.refused(recipient.address, failure) for recipient in claimed.recipients]
         now = self._site.clock()
         made = tuple(outcomes(self._site, claimed, answers))
@@ -226,7 +225,10 @@ class _Drain:
             self._take_back(result)
 
     def _take_back(self, result: Untried) -> None:
-        self._claimed.appendleft(result.claimed)
+        if result.failure is None or result.failure.stage in words.TRANSPORT_STAGES:
+            self._claimed.appendleft(result.claimed)
+        else:
+            self._finish(result.claimed, result.failure)  # put off: another message is to be the next probe
         if result.failure is None:
             if not self._shift.closing.is_set() and not self._shift.renew():
                 self._close()
