@@ -152,11 +152,10 @@ class Failure:
         """Refuse what no table could hold, while it is still the mistake of whoever made it.
 
         Raises:
-            TypeError: a field is not of its type.
-            ValueError: there is no such kind, or the code is too large for a table.
+            TypeError: a field is not of its type, or no table can hold it.
         """
         if self.kind not in FAILURE_KINDS:
-            raise ValueError(f"{self.kind!r} is none of {FAILURE_KINDS}")
+            raise TypeError(f"a failure of the kind {self.kind!r}, which is none of {FAILURE_KINDS}")
         check_reply(self.stage, self.code, self.enhanced, self.text)
         object.__setattr__(self, "stage", _one_line(self.stage))
         object.__setattr__(self, "rule", _one_line(self.rule))
@@ -593,15 +592,12 @@ def check_reply(stage: str, code: int | None, enhanced: str | None, text: str) -
     """Whether these can be what a transport was told.
 
     Raises:
-        TypeError: one of them is not of its type.
-        ValueError: the code is too large for a table.
+        TypeError: one of them is not of its type, or too large for a table.
     """
     if not isinstance(stage, str) or not isinstance(text, str) or not isinstance(enhanced, (str, NoneType)):
         raise TypeError(f"a reply of {text!r} and {enhanced!r} at {stage!r} is not text")
-    if not isinstance(code, (int, NoneType)):
-        raise TypeError(f"a reply code of {code!r} is not a number")
-    if code is not None and abs(code) >= 2**31:
-        raise ValueError(f"a reply code of {code} is too large for any table")
+    if code is not None and not (isinstance(code, int) and abs(code) < 2**31):
+        raise TypeError(f"a reply code of {code!r} is no number that a table can hold")
 
 
 # --- texts ---------------------------------------------------------------------------------

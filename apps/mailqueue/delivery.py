@@ -56,6 +56,7 @@ def _deliver(
         before_dot(accepted)
         transport.stage = words.DOT
 
+    sender = ""
     try:
         transport.stage = words.MAIL
         sender = _checked(envelope.sender) if envelope.sender else _spec_of(site_sender)
@@ -73,6 +74,8 @@ def _deliver(
     except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
         stage = transport.stage
         close(transport)
+        if stage == words.MAIL and isinstance(error, UnicodeError) and sender.isascii():
+            stage = words.DATA  # of a sender like this every character could be written
         failure = classify_exception(stage, error)
         return [Answer.refused(address, failure) for address in addresses]
 

@@ -101,6 +101,7 @@ class Sender(threading.Thread):
     def _attempt(self, job: Job) -> Tried | Untried:
         if not self._shift.may_begin():
             return Untried(job.claimed, self, None)
+        self._transport.stage = words.CONNECT  # not all transports say so themselves
         try:
             self._transport.open()
             name = self._transport.name

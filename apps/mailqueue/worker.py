@@ -225,10 +225,10 @@ class _Drain:
             self._take_back(result)
 
     def _take_back(self, result: Untried) -> None:
-        if result.failure is None or result.failure.stage in words.TRANSPORT_STAGES:
-            self._claimed.appendleft(result.claimed)
-        else:
+        if result.failure and result.failure.stage not in words.TRANSPORT_STAGES:
             self._finish(result.claimed, result.failure)  # put off: another message is to be the next probe
+        else:
+            self._claimed.appendleft(result.claimed)
         if result.failure is None:
             if not self._shift.closing.is_set() and not self._shift.renew():
                 self._close()

@@ -35,8 +35,7 @@ class Answer:
         """Refuse what no table could hold, while it is still the transport's own mistake.
 
         Raises:
-            TypeError: a field is not of its type.
-            ValueError: the code is too large for a table.
+            TypeError: a field is not of its type, or no table can hold it.
         """
         if not isinstance(self.recipient, str) or not isinstance(self.failure, (Failure, NoneType)):
             raise TypeError(f"an answer for {self.recipient!r} with the failure {self.failure!r}")
