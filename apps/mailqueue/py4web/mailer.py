@@ -13,6 +13,7 @@ from py4web.utils.mailer import Mailer
 
 from .. import compose, words
 from ..classify import Failure
+from ..compose import Composed
 from ..database import savepoint
 from ..errors import BadMessage
 from ..mailer import MailQueue
@@ -167,7 +168,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         if called_by_auth():
             self._queue_for_auth(given, priority, category)
             return True
-        composed = self.compose(self._neutral(**given))
+        composed = self._composed(given)
         with self.transaction():
             self.queue(
                 composed,
@@ -197,7 +198,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         """Queue a mail of Auth's. Whatever is wrong with it is not the visitor's business."""
         category = category or "auth"
         try:
-            composed = self.compose(self._neutral(**given))
+            composed = self._composed(given)
             with self.transaction(), savepoint(self.db):
                 self.queue(
                     composed,
@@ -208,7 +209,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             logger.exception("a mail of Auth could not be queued")
             failure = Failure(words.MESSAGE, words.BUILD, "auth-mail-not-queued", str(error)[:500])
             self.note_problem(failure, "")
-            self.note_refused(str(given["to"]), str(given["subject"]), failure.text, category)
+            self.note_refused(_shown(given["to"]), _shown(given["subject"]), failure.text, category)
 
     # --- the rest of a site ----------------------------------------------------------------
 
@@ -239,6 +240,21 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             role: the group (Tags(db.auth_user, "groups")) whose members may see the pages.
         """
         admin.enable(self, auth, uses, route, role)
+
+    def _composed(self, given: Mapping[str, Any]) -> Composed:
+        """Make a message of send()'s arguments.
+
+        Raises:
+            BadMessage: they cannot become a mail, or an object among them raised something itself.
+        """
+        try:
+            return self.compose(self._neutral(**given))
+        except BadMessage:
+            raise
+        except Exception as problem:
+            raise BadMessage(
+                f"An argument of send() raised {type(problem).__name__} when it was read."
+            ) from problem
 
     # --- translation -----------------------------------------------------------------------
 
@@ -316,12 +332,19 @@ def _text_and_html(body: Any, encoding: str) -> tuple[str | None, str | None]:
     return text, html
 
 
+def _shown(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - what cannot be read is shown by its type, and why
+        return f"({type(value).__name__} that raises {type(error).__name__})"
+
+
 def _text(value: Any, encoding: str) -> str:
     try:
         if hasattr(value, "read"):
             value = value.read()
         return value.decode(encoding) if isinstance(value, bytes) else str(value)
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, TypeError, ValueError, LookupError) as error:
         raise BadMessage(f"This cannot be read as text in the encoding {encoding}: {error}") from error
 
 
