@@ -104,7 +104,7 @@ one_line = st.one_of(
     st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=120),
     st.text(" \"\\,;:<>()@=?._%'*ä日\U0001f469", max_size=50),
     st.sampled_from(
-        ["=?utf-8?q?x?=", "Bcc: eve@x.test", "a" * 300, "é" * 200, " blanks  inside ", "(c)", "="]
+        ["=?utf-8?q?x?=", "Bcc: eve@x.test", "a" * 300, "é" * 200, "日" * 700, " blanks  inside ", "(c)", "="]
     ),
 )
 DOMAINS = {
@@ -145,8 +145,14 @@ SHAPES: list[Callable[[list[Any]], Any]] = [
     UserList,
     lambda items: dict(enumerate(items)).values(),
 ]
-files = st.tuples(
+file_names = st.one_of(
     one_line.filter(str.strip),
+    st.sampled_from(
+        ["a;b.txt", 'quo"te.txt', "per%20cent.txt", "back\\slash.txt", "日本語" * 40, "*0*.txt", "a  b"]
+    ),
+)
+files = st.tuples(
+    file_names,
     st.sampled_from(["image/png", "application/pdf", "application/octet-stream"]),
     st.binary(max_size=400),
     st.sampled_from(["", "photo", "a.b@c"]),
@@ -236,6 +242,7 @@ def test_a_good_message_arrives_and_reads_as_it_was_meant(
     received = server.messages[-1]
     assert (received.mail_from, received.rcpt_tos) == (meant["mail_from"], tuple(everybody))
     assert received.data.endswith(stored["mime"])
+    assert max(map(len, received.data.split(b"\r\n"))) <= 998  # RFC 5322 section 2.1.1
     for reading in readings(received.data):
         assert_reads_as_meant(reading, meant)
     hidden = {address for _, address in meant["bcc"]} - {
