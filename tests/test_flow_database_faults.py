@@ -134,7 +134,7 @@ def assert_each_sent_once(mail: QueuedMailer, smtp: ScriptedServer, *names: str)
 
 
 def assert_nothing_left(mail: QueuedMailer) -> None:
-    mail.site.clock.advance(outbox.LEASE + 1)  # type: ignore[attr-defined]
+    mail.site.clock.advance(leases.LEASE + 1)  # type: ignore[attr-defined]
     mail.process_queue()  # a worker that may or may not have got its row leaves no journal to tell
     assert rows(mail, "worker") == []
     mail.db._adapter.close("commit")

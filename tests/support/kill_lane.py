@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mailqueue import QueuedMailer, database, outbox, words
+from mailqueue import QueuedMailer, database, leases, outbox, words
 from mailqueue.compose import Composed, Envelope
 from mailqueue.journal import Journal
 from mailqueue.outbox import Finished, Outcome
 from mailqueue.tables import TABLES
+from mailqueue.terms import terms
 
 from . import kill_worker
 from .kill_figures import FIGURES
@@ -285,13 +286,13 @@ def enqueue(mail: QueuedMailer, number: int) -> None:
     recipients = tuple((words.TO, address) for address in addresses(number))
     mime = b"From: site@site.test\r\nSubject: kill\r\n\r\nhello\r\n"
     composed = Composed(Envelope("site@site.test", recipients, False), mime, "kill", f"<{number}@site.test>")
-    outbox.enqueue(mail.db, composed, now=START, priority=words.NORMAL, category="test")
+    outbox.enqueue(mail.db, composed, terms(START), now=START)
 
 
 def leave_a_predecessor(mail: QueuedMailer, ledger: Ledger) -> None:
     """A worker that died before: one message answered and not written down, one in doubt."""
     left = Journal(mail.site.journals)
-    worker = outbox.register_worker(
+    worker = leases.register(
         mail.db, token=left.token, host_name=socket.gethostname(), pid=1, journal=left.path, now=START
     )
     answered, started = outbox.claim(mail.db, worker, limit=2, now=START)
