@@ -7,6 +7,7 @@ right after, a step of the worker touches the database.
 from __future__ import annotations
 
 import logging
+import signal
 import sqlite3
 import threading
 import time
@@ -621,7 +622,9 @@ def test_a_run_that_met_a_fault_ends_in_good_order_with_one_line(
 
     mail = mail_at(tmp_path, smtp, clock)
     mail.site.clock = time.time  # as the task's own is
+    handler = signal.getsignal(signal.SIGCHLD)  # pydal has it ignored, which spoils every subprocess
     task = SendingTask(mail, Scheduler(mail.db, folder=str(tmp_path / "runs")), 60, "site")
+    signal.signal(signal.SIGCHLD, handler)
     send(mail, "ann")
     other = Other(mail.db)
     other.run("BEGIN EXCLUSIVE")
