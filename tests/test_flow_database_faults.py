@@ -37,6 +37,7 @@ from support.patience import Pauses
 from support.services import fresh_database
 from support.smtp_faults import Close, Hang
 from support.smtp_server import ScriptedServer
+from support.worker_process import Worker
 
 STEPS = (
     "dead_workers",
@@ -137,7 +138,7 @@ def assert_each_sent_once(mail: QueuedMailer, smtp: ScriptedServer, *names: str)
 
 
 def assert_nothing_left(mail: QueuedMailer) -> None:
-    mail.site.clock.advance(outbox.LEASE + 1)  # type: ignore[attr-defined]
+    mail.site.clock.advance(outbox.LEASE + 1)
     mail.process_queue()  # a worker that may or may not have got its row leaves no journal to tell
     assert rows(mail, "worker") == []
     mail.db._adapter.close("commit")
@@ -422,6 +423,31 @@ def test_a_message_that_was_never_answered_is_in_doubt_after_a_crash_too(
     assert [row["outcome"] for row in rows(mail, "attempt")] == ["in_doubt", "sent"]
     assert len(smtp.messages) == 2
     assert_nothing_left(mail)
+
+
+def test_a_worker_process_outlives_a_postgresql_that_crashes_and_ends_in_good_order(
+    cluster: Cluster, cluster_mail: QueuedMailer, tmp_path: Path, smtp: ScriptedServer
+) -> None:
+    site = Worker(tmp_path / "site", smtp.port, uri=cluster.uri)
+    try:
+        process = site.start()
+        site.mail.send("ann@x.test")
+        until(lambda: statuses(site.mail) == ["sent"])
+        site.mail.db._adapter.close("commit")
+        cluster.stop()
+        assert process.stdout
+        while "the database fails" not in (line := process.stdout.readline()):
+            assert line, "the worker ended"
+        cluster.start()
+        site.mail.send("bob@x.test")
+        until(lambda: statuses(site.mail) == ["sent", "sent"])
+        process.terminate()
+        said, _ = process.communicate(timeout=15)
+    finally:
+        site.end()
+    assert process.returncode == 0
+    assert ("the database fails" in said, said.count("the fault is over")) == (False, 1)
+    assert len(smtp.messages) == 2
 
 
 # --- transactions that have to give way ----------------------------------------------------
