@@ -37,6 +37,7 @@ MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
 GRACE = 5.0  # seconds for messages at hand when the work is to end
 LAST_ANSWERS = 60.0  # and when the database fails, but nobody is in a hurry
 TRIES = 3  # for a transaction that the database may undo for reasons of its own
+GIVE_WAY = 0.1  # seconds before it is tried again, so that whoever was preferred is through by then
 PAUSE = 1.0  # seconds between two tries to store what neither database nor journal could take
 
 Counts = dict[str, int]
@@ -151,7 +152,7 @@ class _Drain:
                 self._look_around()
                 if len(self._done) >= GROUP or time.monotonic() - self._flushed > GROUP_SECONDS:
                     self._flush()
-            self._end_senders()
+            self._end_senders(GRACE)
             self._flush()
             self._give_back(self._claimed)
             self._shift.complete = not self._at_work
@@ -160,7 +161,7 @@ class _Drain:
             self._keep_answers()
             raise
         finally:
-            self._end_senders()
+            self._end_senders(GRACE)
 
     def _goes_on(self) -> bool:
         self._dispatch()
@@ -311,8 +312,12 @@ class _Drain:
         for status in outbox.release(self._site.db, claims, self._site.clock()):
             self._counts[words.FAILED if status == words.FAILED else words.QUEUED] += 1
 
-    def _end_senders(self, patience: float = GRACE) -> None:
-        """Let the connections end; those that wait for a server's answer are left to themselves."""
+    def _end_senders(self, patience: float) -> None:
+        """Let the connections end; those that still wait for an answer then are left to themselves.
+
+        Args:
+            patience: seconds; GRACE after a stop, which may come meanwhile.
+        """
         self._shift.closing.set()
         for _ in self._senders:
             self._jobs.put(None)
@@ -333,6 +338,7 @@ class _Drain:
                 if not worth(error):
                     raise
                 database.roll_back(self._site.db)
+                time.sleep(GIVE_WAY)
         return work()
 
     def _keep_answers(self) -> None:
