@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mailqueue import QueuedMailer, database, leases, outbox, words
-from mailqueue.compose import Composed, Envelope
 from mailqueue.journal import Journal
 from mailqueue.outbox import Finished, Outcome
 from mailqueue.tables import TABLES
@@ -28,11 +27,13 @@ from .kill_worker import STOPPED_FOR, Order
 from .mail import START, Clock, make_mail, rows
 from .services import fresh_database
 from .smtp_server import ScriptedServer
+from .store import composed
 
 ROUNDS = 12  # how often the second worker looks again
 WAIT = 75.0  # seconds between two looks, enough for what is deferred once
 SOONEST = 0.0001  # seconds after which a worker can be struck
 PROMPTLY = 5.0  # seconds within which TERM ends a worker
+FAULTS = ("the database fails", "cannot be worked on")  # what a worker survives, but must not meet here
 # What makes the second worker give up at once where a stopped one holds a lock, and wait again as usual.
 IMPATIENT = {
     database.SQLITE: ("PRAGMA busy_timeout=20", "PRAGMA busy_timeout=5000"),
@@ -196,7 +197,10 @@ class Lane:
                 ledger.cut(server.connections)
             if case.signal == "STOP" and verdict.struck:
                 verdict.held = not self._take_over(mail)
+                ledger.struck_goes_on = True
                 fate = self._nursery.go_on()
+                wait_until(lambda: all_over(server))
+                ledger.struck_goes_on = False
                 self._clock.now = max(self._clock.now, START + STOPPED_FOR)
                 verdict.complaints += _bad_end(fate)
             drain(mail, self._clock)
@@ -260,6 +264,8 @@ class Lane:
         found = account(ledger, tables_of(mail), ended=True)
         verdict.complaints += found.complaints()
         verdict.complaints += [f"journal {path} is left" for path in os.listdir(mail.site.journals)]
+        said = self._log.read_text(encoding="utf-8")
+        verdict.complaints += [f"a worker said: {fault}" for fault in FAULTS if fault in said]
         verdict.lost, verdict.duplicates = len(found.lost), len(found.duplicates)
         verdict.miscounted, verdict.repeated = len(found.miscounted), len(found.repeated)
         verdict.doubts = len(found.in_doubt - {ledger.in_doubt_before})
@@ -267,7 +273,7 @@ class Lane:
         if verdict.doubts > allowed:
             verdict.complaints.append(f"{verdict.doubts} in doubt")
         if verdict.complaints:
-            verdict.complaints.append(self._log.read_text(encoding="utf-8")[-2000:])
+            verdict.complaints.append(said[-2000:])
 
 
 # --- a case ----------------------------------------------------------------------------------
@@ -283,10 +289,8 @@ def empty(mail: QueuedMailer) -> None:
 
 
 def enqueue(mail: QueuedMailer, number: int) -> None:
-    recipients = tuple((words.TO, address) for address in addresses(number))
-    mime = b"From: site@site.test\r\nSubject: kill\r\n\r\nhello\r\n"
-    composed = Composed(Envelope("site@site.test", recipients, False), mime, "kill", f"<{number}@site.test>")
-    outbox.enqueue(mail.db, composed, terms(START), now=START)
+    wanted = terms(START, category="test")
+    outbox.enqueue(mail.db, composed(*addresses(number)), wanted, now=START)
 
 
 def leave_a_predecessor(mail: QueuedMailer, ledger: Ledger) -> None:

@@ -66,6 +66,7 @@ class Ledger:
 
     Attributes:
         in_doubt_before: the message that was in doubt before anybody was struck.
+        struck_goes_on: whether new connections are those of the worker that was struck.
     """
 
     def __init__(self) -> None:
@@ -73,7 +74,9 @@ class Ledger:
         self.dialogues: list[Dialogue] = []
         self._current: dict[int, Dialogue] = {}
         self._put_off: set[str] = set()
-        self._cut = 0
+        self.struck_goes_on = False
+        self._known: set[int] = set()
+        self._late: set[int] = set()
         self._guard = threading.Lock()
 
     def script(self, server: ScriptedServer) -> None:
@@ -82,17 +85,21 @@ class Ledger:
 
     def cut(self, connections: int) -> None:
         """The worker that opened the connections so far was struck: what it hears now is too late."""
-        self._cut = connections
+        self._known.update(range(1, connections + 1))
+        self._late.update(self._known)
 
     def _mail(self, session: Session, line: str) -> Fault | None:
         self._quit(session, line)
         with self._guard:
+            if session.number not in self._known and self.struck_goes_on:
+                self._late.add(session.number)
+            self._known.add(session.number)
             self.dialogues.append(Dialogue())
             self._current[session.number] = self.dialogues[-1]
         return None
 
     def _quit(self, session: Session, _line: str) -> Fault | None:
-        if session.number > self._cut and session.number in self._current:
+        if session.number not in self._late and session.number in self._current:
             self._current[session.number].over = True
         return None
 

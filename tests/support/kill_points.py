@@ -42,7 +42,7 @@ class Points:
         self._around(db._adapter, "commit", lambda: f"commit in {_committer()}")
         self._around(journal, "_open_locked", lambda path: f"making a {path.rpartition('.')[2]} file")
         self._around(journal, "discard", lambda _: "discarding a journal")
-        for fact in ("dot", "answered", "released"):
+        for fact in ("begun", "dot", "answered", "released"):
             self._around(journal.Journal, fact, lambda *_, fact=fact: f"journal {fact}")
         self._around(journal.Journal, "_rewrite", lambda _: "rewriting the journal")
         self._around(journal.Journal, "close", lambda _: "removing the journal")

@@ -26,15 +26,16 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mailqueue import QueuedMailer, journal, worker
+from mailqueue import QueuedMailer, journal, shift, worker
+from mailqueue.service import serve
 
 from support.kill_points import Points
 from support.mail import START, make_mail
 
 STOPPED_FOR = 1000.0  # seconds that have gone by for a worker that is continued
 HANDLED = 0.5  # seconds within which the main thread notices a signal, unless it waits for this one
-LONGEST_LIFE = 60  # seconds after which a worker that hangs is ended
-_monotonic = time.monotonic
+LONGEST_LIFE = 30  # seconds after which a worker that hangs is ended
+_monotonic, _elapsed = time.monotonic, shift.elapsed
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,8 @@ class Shared:
 
 
 def work(mail: QueuedMailer, stop: threading.Event) -> None:
-    """Send what is due, until there is nothing more or `stop` is set."""
-    while not stop.is_set() and any(mail.process_queue(stop=stop).values()):
-        pass
+    """Serve the site until there is nothing to do for the moment, or `stop` is set."""
+    serve(mail.site, stop, pause=lambda _seconds: stop.set())
 
 
 def live(order: Order, shared: Shared) -> None:
@@ -105,6 +105,7 @@ def live(order: Order, shared: Shared) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.alarm(LONGEST_LIFE)
     time.monotonic = lambda: _monotonic() + shared.slept
+    shift.elapsed = lambda: _elapsed() + shared.slept
     mail = make_mail(
         Path(order.folder),
         uri=order.uri,
@@ -190,7 +191,7 @@ def lines() -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def serve() -> None:
+def tend() -> None:
     """Bear workers as ordered, one at a time, until there are no more orders."""
     shared = Shared()
     pid = 0
@@ -208,4 +209,4 @@ def serve() -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        serve()
+        tend()
