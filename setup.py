@@ -48,6 +48,8 @@ setup(
             "pytest>=8",
             "pytest-cov",
             "hypothesis",
+            # The second reader of what we write, independent of Python's: Rust's mailparse. No wheels before.
+            "fast-mail-parser>=0.10; python_version >= '3.11'",
             "cryptography",
             "psycopg2-binary",
             "pymysql",

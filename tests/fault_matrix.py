@@ -37,6 +37,7 @@ _RCPT = f"{_ONE} | every RCPT"
 _MAIL = "MAIL | kept MAIL"
 _TEXT = "DATA | dot"
 _MESSAGE = f"{_MAIL} | {_RCPT} | {_TEXT}"
+_EVERYBODY = f"{_MAIL} | every RCPT | {_TEXT}"  # no recipient has another answer
 
 # --- the faults ------------------------------------------------------------------------------
 # A reply is sent as it stands here.
@@ -188,10 +189,15 @@ ROWS = (
     # A connection that was kept and is over now is no fault of the message: it gets a new one at once.
     Row("kept MAIL", "", "", GOES_OUT, f"{_CODE_421} | {_BROKEN}"),
     # the site's DNS, TLS, login: at every stage
-    Row(_MESSAGE, "C", "sender-not-authenticated", REPORTED, "550 5.7.25 | 550 5.7.26"),
-    Row(_MESSAGE, "C", "tls-required", REPORTED, "538 5.7.11 | 530 Must issue a STARTTLS command first"),
-    Row(_MESSAGE, "C", "auth-required", REPORTED, "530 | 530 5.7.0 | 534 5.7.9 | 535 5.7.8"),
-    Row(f"{_MAIL} | {_RCPT} | DATA", "C", "auth-required", REPORTED, "550 Authentication required"),
+    Row(_EVERYBODY, "C", "sender-not-authenticated", REPORTED, "550 5.7.25 | 550 5.7.26"),
+    Row(_EVERYBODY, "C", "tls-required", REPORTED, "538 5.7.11 | 530 Must issue a STARTTLS command first"),
+    Row(_EVERYBODY, "C", "auth-required", REPORTED, "530 | 530 5.7.0 | 534 5.7.9 | 535 5.7.8"),
+    Row(f"{_MAIL} | every RCPT | DATA", "C", "auth-required", REPORTED, "550 Authentication required"),
+    # where the server takes the others, it is nobody else's fault, and nobody else waits
+    Row(_ONE, "C", "sender-not-authenticated", HELD, "550 5.7.25 | 550 5.7.26"),
+    Row(_ONE, "C", "tls-required", HELD, "538 5.7.11 | 530 Must issue a STARTTLS command first"),
+    Row(_ONE, "C", "auth-required", HELD, "530 | 530 5.7.0 | 534 5.7.9 | 535 5.7.8"),
+    Row(_ONE, "C", "auth-required", HELD, "550 Authentication required"),
     # the account's own limit
     Row(_MESSAGE, "T", "sending-limit", AGAIN, "550 5.4.5"),
     # too big now is too big for ever, even where the server says 4xx
@@ -210,7 +216,8 @@ ROWS = (
     Row(_RCPT, "T", "storage-full", AGAIN, "552"),
     Row(_RCPT, "T", "bad-sequence", AGAIN, "500 5.5.2 | 502 | 503"),
     Row(_RCPT, "C", "relay-denied", HELD, "550 5.7.1 Relaying denied"),
-    Row(_RCPT, "C", "sender-rejected", REPORTED, "501 5.1.7 | 553 5.1.8"),
+    Row(_ONE, "C", "sender-rejected", HELD, "501 5.1.7 | 553 5.1.8"),
+    Row("every RCPT", "C", "sender-rejected", REPORTED, "501 5.1.7 | 553 5.1.8"),
     Row(_RCPT, "R", "unknown-address", DEAD, "450 5.1.1 | 550 5.1.1 | 550 5.2.1 | 556 5.1.10"),
     Row(_RCPT, "R", "unknown-address", DEAD, "550 No such user | 551 | 553"),
     Row(_RCPT, "R", "recipient-policy", FAILED, "550 5.7.1 | 554 5.7.1 | multi-line 550 5.7.1"),

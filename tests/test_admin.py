@@ -523,6 +523,22 @@ def test_content_that_is_damaged_does_not_break_the_page(admin: Browser, queue: 
 # --- problems --------------------------------------------------------------------------------
 
 
+def test_rows_that_are_damaged_do_not_break_the_pages(admin: Browser, queue: Queue) -> None:
+    nulls = dict.fromkeys(("status", "recipients", "byte_size", "attempts", "created_on", "subject", "due"))
+    whole, damaged, lonely = queue.put(subject="Whole"), queue.put(), queue.put(subject="Lonely")
+    message, recipient = queue.db.mailqueue_message, queue.db.mailqueue_recipient
+    queue.db(message.id == damaged).update(**nulls)
+    queue.db(recipient.message_ref == damaged).update(address=None, status=None, attempts=None, kind=None)
+    queue.db(recipient.message_ref == lonely).delete()
+    queue.db(message.id == lonely).update(error="nobody is left")
+    queue.db.commit()
+    assert listed(admin) == ["Lonely", "(no subject)", "Whole"]
+    assert "is damaged" in admin.get(f"mailqueue/message/{damaged}").text
+    assert "nobody is left" in admin.get(f"mailqueue/message/{lonely}").text
+    assert admin.get(f"mailqueue/message/{whole}").status_code == 200
+    assert admin.get("mailqueue/problems").status_code == 200
+
+
 def test_a_banner_says_why_sending_is_paused_until_it_is_repaired(admin: Browser, queue: Queue) -> None:
     queue.put()
     with queue.paused():

@@ -24,7 +24,7 @@ def run(*arguments: str) -> Result:
 def test_help_names_every_command() -> None:
     answer = run("--help")
     assert answer.exit_code == 0
-    assert {"demo", "manifest"} <= set(answer.stdout.split())
+    assert {"demo", "manifest", "worker"} <= set(answer.stdout.split())
 
 
 def test_version_is_the_packages() -> None:

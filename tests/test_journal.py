@@ -14,6 +14,7 @@ import pytest
 from mailqueue import journal, words
 from mailqueue.journal import Journal
 from mailqueue.outbox import Evidence, Finished, Outcome
+from support.database_faults import SmallDisk, small_disk
 
 WORKER = """
 import resource, sys
@@ -208,6 +209,89 @@ def test_a_full_disk_is_an_error_before_the_dot_and_never_a_silent_gap(tmp_path:
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert "the journal cannot take another line" in done.stdout
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "small") as disk:
+        yield disk
+
+
+@pytest.fixture
+def narrow(disk: SmallDisk) -> Iterator[Journal]:
+    """A journal on a small disk, with room for a short line and none for a long one."""
+    narrow = Journal(str(disk.folder / "journals"))
+    narrow.dot(1, [11, 12])
+    disk.fill()
+    yield narrow
+    narrow.abandon()
+
+
+LONG = "x" * 5000
+
+
+def test_half_a_line_is_taken_back_and_spoils_no_other(narrow: Journal, disk: SmallDisk) -> None:
+    with pytest.raises(OSError):
+        narrow.dot(2, range(2000))
+    narrow.dot(3, [31])
+    disk.free()
+    narrow.answered(result(1))
+    assert journal.read(narrow.path) == Evidence({3: [31]}, [result(1)])
+
+
+def test_an_answer_the_disk_does_not_take_is_kept_and_said_once(
+    narrow: Journal, disk: SmallDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 2):
+        narrow.answered(result(number, reply=LONG))
+    narrow.released(3)
+    assert narrow.is_behind
+    assert len(caplog.records) == 1
+    for attempt in (narrow.catch_up, lambda: narrow.dot(4, [41])):
+        with pytest.raises(OSError):
+            attempt()
+    disk.free()
+    narrow.catch_up()
+    assert not narrow.is_behind
+    assert journal.read(narrow.path) == Evidence({}, [result(1, reply=LONG), result(2, reply=LONG)])
+
+
+def test_an_answer_that_was_kept_is_not_taken_for_that_of_a_later_dot(
+    narrow: Journal, disk: SmallDisk
+) -> None:
+    narrow.answered(result(1, reply=LONG))
+    disk.free()
+    narrow.dot(1, [13])
+    assert journal.read(narrow.path) == Evidence({1: [13]}, [result(1, reply=LONG)])
+
+
+def test_a_file_that_cannot_be_written_anew_stays_as_it_was(
+    narrow: Journal, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "LARGEST", 1)
+    before = Path(narrow.path).read_bytes()
+    narrow.committed([])
+    assert Path(narrow.path).read_bytes() == before
+    assert os.listdir(disk.folder / "journals") == [os.path.basename(narrow.path)]
+    disk.free()
+    narrow.committed([1])
+    assert journal.read(narrow.path) == Evidence({}, [])
+
+
+def test_what_was_kept_is_told_once_after_the_file_is_written_anew(
+    narrow: Journal, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow.answered(result(1, reply=LONG))
+    disk.free()
+    monkeypatch.setattr(journal, "LARGEST", 1)
+    narrow.committed([])
+    narrow.dot(2, [21])
+    assert journal.read(narrow.path) == Evidence({2: [21]}, [result(1, reply=LONG)])
+
+
+def test_a_journal_that_somebody_removed_does_not_hold_up_the_end(mine: Journal) -> None:
+    os.unlink(mine.path)
+    mine.close()
 
 
 def test_an_owner_that_ends_in_good_order_leaves_nothing(tmp_path: Path) -> None:

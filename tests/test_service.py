@@ -6,7 +6,6 @@ import logging
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,22 +14,11 @@ from typing import Any
 import pytest
 from mailqueue import QueuedMailer, breaker, database, outbox, service
 from support.database_faults import until
-from support.mail import SENDER, Clock, make_mail, open_causes, rows, statuses, to_server
+from support.mail import Clock, make_mail, open_causes, rows, statuses, to_server
 from support.patience import Pauses
 from support.smtp_faults import Hang, Reply
 from support.smtp_server import ScriptedServer
-
-COMMAND = [sys.executable, "-c", "from mailqueue.cli import main; main()", "worker"]
-APP = """
-import threading
-from py4web import DAL
-from mailqueue import QueuedMailer
-
-db = DAL("sqlite://storage.db", folder={folder!r})
-{mailers}
-db.commit()
-"""
-MAILER = 'mail = QueuedMailer(db, "127.0.0.1:{port}", {sender!r}, tls=False)'
+from support.worker_process import COMMAND, MAILER, Worker, was_heeded
 
 
 @pytest.fixture
@@ -214,38 +202,6 @@ def test_a_service_leaves_no_thread_and_no_connection(mail: QueuedMailer, clock:
 
 
 # --- the command ---------------------------------------------------------------------------
-class Worker:
-    """`mailqueue worker` as a process of its own, for one small app."""
-
-    def __init__(self, folder: Path, port: int, mailers: str = MAILER):
-        self.apps = folder / "apps"
-        self.databases = folder / "databases"
-        (self.apps / "site").mkdir(parents=True)
-        self.databases.mkdir()
-        text = APP.format(folder=str(self.databases), mailers=mailers.format(port=port, sender=SENDER))
-        (self.apps / "site" / "__init__.py").write_text(text, encoding="utf-8")
-        self.mail = make_mail(self.databases, uri="sqlite://storage.db", clock=None)
-        self.mail.site.clock = __import__("time").time
-
-    def start(self) -> subprocess.Popen[str]:
-        self.process = subprocess.Popen(
-            [*COMMAND, str(self.apps), "site"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        return self.process
-
-    def end(self) -> None:
-        if hasattr(self, "process"):
-            self.process.kill()
-            self.process.communicate()
-
-
-def was_heeded(process: subprocess.Popen[str], number: signal.Signals) -> bool:
-    """Whether a signal has arrived, after which the process has no handler of its own for it any more."""
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-    caught = next(line for line in status.split("\n") if line.startswith("SigCgt"))
-    return not int(caught.split()[1], 16) >> (number - 1) & 1
-
-
 @pytest.fixture
 def worker(tmp_path: Path, smtp: ScriptedServer) -> Iterator[Worker]:
     worker = Worker(tmp_path, smtp.port)

@@ -113,7 +113,7 @@ def pause(db: Any, name: str, settings: Sequence[object], *, stage: str, reason:
         paused_on=row.paused_on if row.paused_on is not None else now,
         next_probe=now + probe_delay(failures),
         failures=failures,
-        stage=stage,
+        stage=stage[: db[TRANSPORT].stage.length],  # other people's may be long
         reason=reason,
     )
     return failures

@@ -20,6 +20,7 @@ import unicodedata
 from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Final
 
 from .errors import MailQueueError
@@ -33,6 +34,7 @@ from .words import (
     DATA,
     DOT,
     EHLO,
+    FAILURE_KINDS,
     IN_DOUBT,
     MAIL,
     MESSAGE,
@@ -150,6 +152,19 @@ class Failure:
     code: int | None = None  # the reply's three digits
     enhanced: str | None = None  # RFC 3463, "5.1.1"
     surely_not_sent: bool = True  # False only where the server may have taken the message
+
+    def __post_init__(self) -> None:
+        """Refuse what no table could hold, while it is still the mistake of whoever made it.
+
+        Raises:
+            TypeError: a field is not of its type, or no table can hold it.
+        """
+        if self.kind not in FAILURE_KINDS:
+            raise TypeError(f"a failure of the kind {self.kind!r}, which is none of {FAILURE_KINDS}")
+        check_reply(self.stage, self.code, self.enhanced, self.text)
+        object.__setattr__(self, "stage", _one_line(self.stage))
+        object.__setattr__(self, "rule", _one_line(self.rule))
+        object.__setattr__(self, "text", _one_line(self.text))
 
     @property
     def suppress(self) -> bool:
@@ -537,7 +552,8 @@ def classify_exception(stage: str, error: BaseException) -> Failure:
     """What an exception means that ended an attempt.
 
     Args:
-        stage: one of words.STAGES, what was being done when it was raised.
+        stage: one of words.STAGES, what was being done when it was raised; what is not even text
+            counts as the wait for the answer to the final dot.
         error: anything. The host's own database errors are not for here: nothing was sent.
 
     Returns:
@@ -549,9 +565,13 @@ def classify_exception(stage: str, error: BaseException) -> Failure:
     """
     if isinstance(error, EXITS):
         raise error
+    if not isinstance(stage, str):
+        stage = DOT  # a transport that says so cannot be trusted to have sent nothing
     try:
         return _classified(stage, error)
-    except Exception:  # noqa: BLE001 - an exception whose own text or attributes fail
+    except BaseException as another:  # an exception whose own text or attributes fail
+        if isinstance(another, EXITS):
+            raise
         rule = "unknown-exception-after-dot" if stage == DOT else "unknown-exception"
         return _failure(rule, stage, type(error).__name__)
 
@@ -574,6 +594,18 @@ def _of_all_recipients(error: smtplib.SMTPRecipientsRefused) -> Failure:
     failures = [classify_reply(RCPT, code, _decoded(text)) for code, text in error.recipients.values()]
     mildest_first = (TRANSIENT, CONFIGURATION, MESSAGE, RECIPIENT)
     return min(failures, key=lambda failure: (mildest_first.index(failure.kind), failure.suppress))
+
+
+def check_reply(stage: str, code: int | None, enhanced: str | None, text: str) -> None:
+    """Whether these can be what a transport was told.
+
+    Raises:
+        TypeError: one of them is not of its type, or too large for a table.
+    """
+    if not isinstance(stage, str) or not isinstance(text, str) or not isinstance(enhanced, (str, NoneType)):
+        raise TypeError(f"a reply of {text!r} and {enhanced!r} at {stage!r} is not text")
+    if code is not None and not (isinstance(code, int) and abs(code) < 2**31):
+        raise TypeError(f"a reply code of {code!r} is no number that a table can hold")
 
 
 # --- texts ---------------------------------------------------------------------------------

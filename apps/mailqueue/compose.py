@@ -45,11 +45,13 @@ _FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 section 3.6.8, ft
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?A-~]{1,400}@[!-;=?A-~]{1,400}>")
 _URL: Final = re.compile(r"(?:mailto:|https?://)[!-;=?-~]{1,900}", re.IGNORECASE)
 _CONTENT_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?: *;[ -~]*)?")
-_PLAIN_FILENAME: Final = re.compile(r'[^"\\%\x80-\U0010ffff]{1,60}')
+# Without ";" too, at which some readers part the parameters even inside of quotes.
+_PLAIN_FILENAME: Final = re.compile(r'[^"\\%;\x80-\U0010ffff]{1,60}')
 _BROKEN_FOLD: Final = re.compile("\r(?!\n)|\n(?![ \t])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 _LINE: Final = 76  # characters in a line of the header that holds an encoded word, RFC 2047 section 2
 _LONGEST_WORD: Final = 900  # keeps every line below the 998 bytes of RFC 5322 section 2.1.1
+_LONGEST_PIECE: Final = 60  # characters of a file name in one numbered piece, RFC 2231 section 3
 _WORD_BYTES: Final = 39  # UTF-8 bytes in an encoded word, so that one fits behind "Reply-To: "
 _NOT_7BIT: Final = re.compile(rb"[^\t\n -~]|^[^\n]{999}", re.MULTILINE)
 _NOT_WIRE: Final = re.compile(rb"[\x00\x80-\xff]|\r(?!\n)|(?<!\r)\n|^[^\n]{1000}", re.MULTILINE)
@@ -187,6 +189,15 @@ def parse_address(text: object) -> Address:
     return Address(_display_name(parts["name"], given), _validated_spec(parts["spec"], given))
 
 
+def is_bare_address(text: str) -> bool:
+    """Whether this is one address without a name, as it stands between the angle brackets of RCPT TO."""
+    try:
+        _validated_spec(_header_text(text, "address", error=BadAddress), text)
+    except BadAddress:
+        return False
+    return True
+
+
 def compose(
     *,
     to: object,
@@ -280,6 +291,8 @@ def _header_text(
         text = value.decode(encoding) if isinstance(value, bytes) else str(value)
     except (UnicodeError, LookupError):
         raise error(f"{what}: bytes that are not {encoding}") from None
+    except Exception as problem:
+        raise error(f"{what}: {_unreadable(value, problem)}") from problem
     if found := _FORBIDDEN.search(text):
         # The text itself is left out: it may hold a secret. That of an address helps to find it.
         shown = f" {_shown(text)}" if error is BadAddress else ""
@@ -288,6 +301,10 @@ def _header_text(
             "break or control character, or half a character, and may not stand in a header."
         )
     return text
+
+
+def _unreadable(value: object, problem: Exception) -> str:
+    return f"an object of type {type(value).__name__} raised {type(problem).__name__} when it was read."
 
 
 def _shown(text: str) -> str:
@@ -301,7 +318,11 @@ def _bad_address(text: str, reason: str) -> BadAddress:
 def _addresses(value: Any) -> list[Address]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         return [parse_address(value)]
-    return [parse_address(item) for item in value]
+    try:
+        items = list(value)
+    except Exception as problem:
+        raise BadAddress(f"The addresses: {_unreadable(value, problem)}") from problem
+    return [parse_address(item) for item in items]
 
 
 def _validated_spec(spec: str, given: str) -> str:
@@ -426,6 +447,8 @@ def _text(value: object | None, what: str) -> bytes | None:
         data = text.encode("utf-8").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     except UnicodeError as problem:
         raise BadMessage(f"The {what} body is not Unicode: {problem}.") from None
+    except Exception as problem:
+        raise BadMessage(f"The {what} body: {_unreadable(value, problem)}") from problem
     return data if not data or data.endswith(b"\n") else data + b"\n"
 
 
@@ -447,7 +470,7 @@ def _read(payload: Any, encoding: str) -> bytes:
         return content.encode(encoding) if isinstance(content, str) else bytes(memoryview(content))
     except OSError as problem:
         raise BadAttachment(f"Attachment {payload!r}: {problem.strerror or problem}.") from problem
-    except (AttributeError, TypeError, ValueError, LookupError) as problem:
+    except Exception as problem:
         raise BadAttachment(
             f"Attachment of type {type(payload).__name__}: give a path or a file object that reads bytes "
             f"({type(problem).__name__})."
@@ -480,8 +503,12 @@ def _filename_parameter(filename: str) -> str:
     if _PLAIN_FILENAME.fullmatch(filename) and "=?" not in filename and "  " not in filename:
         return f'filename="{filename}"'
     # RFC 2231: percent-encoded, and in numbered pieces where it is long.
-    octets = re.findall("%..|.", quote(filename, safe=""))
-    pieces = ["".join(octets[start : start + 20]) for start in range(0, len(octets), 20)]
+    pieces = [""]
+    for character in filename:
+        written = quote(character, safe="")
+        if len(pieces[-1]) + len(written) > _LONGEST_PIECE:
+            pieces.append("")  # none splits a character: some readers decode each piece by itself
+        pieces[-1] += written
     if len(pieces) == 1:
         return f"filename*=utf-8''{pieces[0]}"
     charset = ["utf-8''", *[""] * len(pieces)]
@@ -536,7 +563,9 @@ def _mailbox_words(addresses: list[Address]) -> list[str]:
     words: list[str] = []
     for address in addresses:
         words += _name_words(address.name)
-        words.append(f" <{address.spec}>," if address.name else f" {address.spec},")
+        # Some readers need the brackets around a quoted local part or an address literal to find its end.
+        bare = not address.name and address.spec[0] != '"' and address.spec[-1] != "]"
+        words.append(f" {address.spec}," if bare else f" <{address.spec}>,")
     words[-1] = words[-1][:-1]
     return words
 
@@ -622,7 +651,7 @@ def _own_part(part: Attachment, inline: bool) -> bytes:
 def _foreign_part(part: Message) -> bytes:
     try:
         written = part.as_bytes(policy=part.policy.clone(linesep="\r\n", cte_type="7bit"))
-    except (MessageError, ValueError, TypeError, LookupError, AttributeError) as problem:
+    except Exception as problem:
         raise BadAttachment(f"attachments: {type(part).__name__} cannot be written: {problem}") from problem
     if _NOT_WIRE.search(written):
         raise BadAttachment(

@@ -18,7 +18,7 @@ from . import database, leases, words
 from .classify import Failure
 from .compose import Composed
 from .retry import RetryPolicy, decide, delay_before
-from .tables import ATTEMPT, CONTENT, DEDUPE, MESSAGE, RECIPIENT
+from .tables import ATTEMPT, CONTENT, DEDUPE, MESSAGE, RECIPIENT, WORKER
 from .terms import RESEND, Terms
 
 # Largest piece of MIME text in one row: under every server's default limit for a statement.
@@ -131,6 +131,9 @@ class Evidence:
 
 
 NO_EVIDENCE = Evidence({}, [], complete=False)
+
+_UNKNOWN_STATUS = "The stored status of this recipient is damaged; whether it was reached is not known."
+_NO_RECIPIENTS = "The stored recipients of this message are gone; nobody is left to send it to."
 
 
 @dataclass(frozen=True)
@@ -423,7 +426,7 @@ def _to_try(db: Any, message_id: int, claimed_on: float) -> Iterator[Pending]:
         orderby=recipient.id,
         limitby=(0, RECIPIENTS_AT_ONCE),
     )
-    return (Pending(row.id, row.address, row.attempts) for row in rows)
+    return (Pending(row.id, row.address or "", row.attempts or 0) for row in rows)
 
 
 def content(db: Any, message_id: int) -> bytes:
@@ -435,7 +438,8 @@ def content(db: Any, message_id: int) -> bytes:
     row = db[MESSAGE](message_id)
     chunks = db(db[CONTENT].message_ref == message_id).select(orderby=db[CONTENT].chunk_no)
     mime = "".join(chunk.mime or "" for chunk in chunks).encode("utf-8")
-    if not row or len(mime) != row.byte_size:
+    in_order = all(chunk.chunk_no == number for number, chunk in enumerate(chunks))
+    if not row or not in_order or len(mime) != row.byte_size:
         raise ValueError("the stored text of this message is damaged or gone")
     return mime
 
@@ -473,7 +477,8 @@ def _apply(db: Any, result: Finished, now: float) -> None:
             transport=result.transport,
             changed_on=now,
         )
-        moved = db(movable).update(**change, attempts=recipient.attempts + int(outcome.counts))
+        attempts = recipient.attempts.coalesce_zero() + int(outcome.counts)
+        moved = db(movable).update(**change, attempts=attempts)
         if moved and outcome.counts:
             _note_attempt(db, result, outcome)
 
@@ -505,17 +510,12 @@ def _settle(
     changes: dict[str, Any] | None = None,
 ) -> str:
     """Bring the message's own row in line with its recipients; nobody holds a claim on it."""
-    recipient = db[RECIPIENT]
-    earliest = recipient.due.min()
-    # MySQL shows the caller's transaction an older state than it changes, unless it is to lock it.
-    rows = db(recipient.message_ref == message_id).select(
-        recipient.status,
-        earliest,
-        groupby=recipient.status,
-        for_update=database.engine(db) == database.MYSQL,
-    )
-    status = words.summarize(row[recipient.status] for row in rows)
-    waiting = [row[earliest] for row in rows if row[recipient.status] in words.PENDING]
+    earliest = _earliest_dues(db, message_id)
+    if _is_damaged(earliest):
+        changes = {**(changes or {}), **_mend(db, message_id, now)}
+        earliest = _earliest_dues(db, message_id)
+    status = words.summarize(earliest) if earliest else words.FAILED
+    waiting = [due for status, due in earliest.items() if status in words.PENDING]
     due = min((due for due in waiting if due is not None), default=None)
     db(db[MESSAGE].id == message_id).update(
         status=status,
@@ -529,13 +529,59 @@ def _settle(
     return status
 
 
+def _earliest_dues(db: Any, message_id: int) -> dict[str, float | None]:
+    """The statuses of a message's recipients, each with the earliest time one of them is due."""
+    recipient = db[RECIPIENT]
+    earliest = recipient.due.min()
+    rows = db(recipient.message_ref == message_id).select(
+        recipient.status, earliest, groupby=recipient.status, for_update=_must_lock(db)
+    )
+    return {row[recipient.status]: row[earliest] for row in rows}
+
+
+def _must_lock(db: Any) -> bool:
+    # MySQL shows the caller's transaction an older state than it changes, unless it is to lock it.
+    return database.engine(db) == database.MYSQL
+
+
+def _is_damaged(earliest: dict[str, float | None]) -> bool:
+    unknown = set(earliest).difference(words.RECIPIENT_STATUSES)
+    never = [status for status in (words.QUEUED, words.DEFERRED) if earliest.get(status, 0.0) is None]
+    return bool(unknown or never or not earliest)
+
+
+def _mend(db: Any, message_id: int, now: float) -> dict[str, Any]:
+    """Put right what nothing here ever writes, so that the message comes to an end that is seen.
+
+    Returns:
+        What the message's own row is to say of it.
+    """
+    recipient = db[RECIPIENT]
+    rows = db(recipient.message_ref == message_id).select(
+        recipient.id, recipient.status, recipient.due, for_update=_must_lock(db)
+    )
+    # Compared here: to MySQL "SENT" and "sent" are the same.
+    unknown = [row.id for row in rows if row.status not in words.RECIPIENT_STATUSES]
+    never = [row.id for row in rows if row.status in (words.QUEUED, words.DEFERRED) and row.due is None]
+    db(recipient.id.belongs(never)).update(due=now)
+    db(recipient.id.belongs(unknown)).update(
+        status=words.FAILED,
+        due=None,
+        failure_kind=words.MESSAGE,
+        reply=_UNKNOWN_STATUS,
+        changed_on=now,
+    )
+    reason = _UNKNOWN_STATUS if unknown else None if rows else _NO_RECIPIENTS
+    return {"failure_kind": words.MESSAGE, "error": reason} if reason else {}
+
+
 def _latest(db: Any, result: Finished) -> dict[str, Any]:
     failed = next((outcome for outcome in result.outcomes if outcome.failure_kind), None)
     spent = any(outcome.counts for outcome in result.outcomes)
     message = db[MESSAGE]
     return {
         "tried_on": message.tried_on.coalesce(result.started_on) if spent else message.tried_on,
-        "attempts": message.attempts + int(spent),
+        "attempts": message.attempts.coalesce_zero() + int(spent),
         "crashes": None,
         **_fitting(
             message,
@@ -546,14 +592,20 @@ def _latest(db: Any, result: Finished) -> dict[str, Any]:
     }
 
 
-def release(db: Any, claims: Iterable[Claimed], now: float) -> None:
-    """Give messages back as if they had never been claimed. Commits."""
+def release(db: Any, claims: Iterable[Claimed], now: float) -> list[str]:
+    """Give messages back as if they had never been claimed. Commits.
+
+    Returns:
+        Their statuses; `failed` for one that turns out to have nobody left to send it to.
+    """
     message = db[MESSAGE]
+    statuses = []
     for claimed in claims:
         mine = (message.id == claimed.id) & (message.claim == claimed.token)
         if db(mine).update(worker=None, claim=None, claimed_on=None) == 1:
-            _settle(db, claimed.id, now)
+            statuses.append(_settle(db, claimed.id, now))
     db.commit()
+    return statuses
 
 
 def kinds_waited_for(db: Any) -> set[str]:
@@ -636,18 +688,44 @@ def recover(
         return 0
     taken = 0
     for row in db(message.worker == worker.id).select():
-        held = (message.id == row.id) & (message.claim == row.claim)
-        if db(held).update(worker=None, claim=None, claimed_on=None) != 1:
-            continue  # it lives after all, and has finished this one just now
-        taken += 1
-        _take_back(db, row, evidence or NO_EVIDENCE, how, now)
+        taken += _take_back(db, row, evidence or NO_EVIDENCE, how, now)
     db.commit()
     forget()
     leases.retire(db, worker.id)
     return taken
 
 
-def _take_back(db: Any, row: Any, evidence: Evidence, how: Recovery, now: float) -> None:
+def recover_orphans(db: Any, how: Recovery, *, now: float) -> int:
+    """Take back what is claimed by a worker that has no row, or by none at all. Commits.
+
+    Nothing here leaves such a message behind: a row was damaged, or deleted by hand. All that was
+    to be tried is in doubt, since nobody knows how far it came.
+
+    Returns:
+        The number of messages taken back.
+    """
+    message, worker = db[MESSAGE], db[WORKER]
+    of_nobody = ~message.worker.belongs(db(worker.id > 0)._select(worker.id))
+    taken = 0
+    for orphaned in (
+        (message.worker != None) & of_nobody,  # noqa: E711 - pydal's IS NOT NULL
+        (message.status == words.SENDING) & (message.worker == None),  # noqa: E711
+    ):
+        for row in db(orphaned).select():
+            taken += _take_back(db, row, NO_EVIDENCE, how, now)
+    db.commit()
+    return taken
+
+
+def _take_back(db: Any, row: Any, evidence: Evidence, how: Recovery, now: float) -> bool:
+    """End one claim of a worker that is gone; False where it has finished the message just now."""
+    message = db[MESSAGE]
+    held = (message.id == row.id) & (message.worker == row.worker) & (message.claim == row.claim)
+    # The status too: MySQL counts only rows that an update really changes.
+    if db(held).update(status=words.QUEUED, worker=None, claim=None, claimed_on=None) != 1:
+        return False
+    if row.claimed_on is None:  # damaged
+        row.claimed_on = now
     changes: dict[str, Any] = {}
     for result in _conclude(db, row, evidence, how, now):
         _apply(db, result, now)
@@ -655,6 +733,7 @@ def _take_back(db: Any, row: Any, evidence: Evidence, how: Recovery, now: float)
     if not changes and row.id in evidence.begun:
         changes = _note_crash(db, row, how, now)
     _settle(db, row.id, now, how.retention, changes)
+    return True
 
 
 def _conclude(db: Any, row: Any, evidence: Evidence, how: Recovery, now: float) -> Iterator[Finished]:
@@ -747,7 +826,7 @@ def purge(db: Any, *, now: float, retention: Retention, limit: int = 200) -> int
     for row in rows:
         over = db((message.id == row.id) & (message.purge_on <= now))  # nobody is retrying it just now
         if row.id in full:
-            later = max(row.finished_on + retention.record, now + 1.0)
+            later = max((row.finished_on or now) + retention.record, now + 1.0)
             gone, belonging = over.update(purge_on=later), [CONTENT]
         else:
             gone, belonging = over.delete(), [RECIPIENT, ATTEMPT]

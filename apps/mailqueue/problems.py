@@ -59,7 +59,7 @@ def report(db: Any, failure: Failure, transport: str, now: float) -> Problem | N
                 open_key=cause,
                 status=OPEN,
                 failure_kind=failure.kind,
-                stage=failure.stage,
+                stage=failure.stage[: db[PROBLEM].stage.length],  # other people's may be long
                 transport=transport,
                 summary=summary,
                 remedy=remedy,

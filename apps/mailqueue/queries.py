@@ -52,6 +52,7 @@ def messages(
     stored = _with_content(db, [row["id"] for row in rows])
     for row in rows:
         row["addresses"] = _first_addresses(db, row["id"])
+        row["recipients"] = row["recipients"] or len(row["addresses"])  # NULL in a damaged row
         row["has_content"] = row["id"] in stored
     return rows
 
@@ -76,7 +77,7 @@ def _with_content(db: Any, ids: list[int]) -> set[int]:
 def _first_addresses(db: Any, message_id: int) -> list[str]:
     recipient = db[RECIPIENT]
     own = db(recipient.message_ref == message_id)
-    return [row.address for row in own.select(recipient.address, orderby=recipient.id, limitby=(0, 3))]
+    return [row.address or "" for row in own.select(recipient.address, orderby=recipient.id, limitby=(0, 3))]
 
 
 def message(db: Any, message_id: int) -> dict[str, Any] | None:
@@ -98,6 +99,7 @@ def message(db: Any, message_id: int) -> dict[str, Any] | None:
         made["address"] = addresses.get(made["recipient_ref"], "")
     return {
         **found,
+        "recipients": found["recipients"] or len(recipients),  # NULL in a damaged row
         "recipients_list": recipients.as_list(),
         "attempts_list": attempts,
         "has_content": bool(_with_content(db, [message_id])),

@@ -31,17 +31,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Tried:
-    """A message was handed over; what became of it is in the journal.
-
-    Args:
-        failures: what met its recipients.
-        blocking: the one of these that blocks the way for everybody; None where none does.
-    """
+    """A message was handed over; what became of it is in the journal."""
 
     claimed: Claimed
     finished: Finished
     failures: tuple[Failure, ...]
-    blocking: Failure | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class Sender(threading.Thread):
             while (job := self._jobs.get()) is not None:
                 result = self._attempt(job)
                 self._results.put(result)
-                if result.blocking:
+                if isinstance(result, Untried) and result.blocking:
                     break
         except BaseException as error:  # noqa: BLE001 - the drain's thread raises it
             self._results.put(Died(error))
@@ -108,8 +102,10 @@ class Sender(threading.Thread):
     def _attempt(self, job: Job) -> Tried | Untried:
         if not self._shift.may_begin():
             return Untried(job.claimed, self, None)
+        self._transport.stage = words.CONNECT  # not all transports say so themselves
         try:
             self._transport.open()
+            name = self._transport.name
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
             stage = self._transport.stage
             close(self._transport)
@@ -118,21 +114,20 @@ class Sender(threading.Thread):
         started, begun = self._site.clock(), time.monotonic()
         answers = self._hand_over(job)
         failures = tuple(answer.failure for answer in answers if answer.failure)
-        blocking = self._blocking(job.claimed, failures)
-        untouched = all(answer.failure and answer.failure.surely_not_sent for answer in answers)
-        if self._lapsed or (blocking and untouched):
+        blocking = self._blocking(job.claimed, answers)
+        if blocking or self._lapsed:
             self._shift.journal.released(job.claimed.id)
             return Untried(job.claimed, self, blocking)
         finished = Finished(
             message_id=job.claimed.id,
             token=job.claimed.token,
-            transport=self._transport.name,
+            transport=name,
             started_on=started,
             duration=time.monotonic() - begun,
             outcomes=tuple(outcomes(self._site, job.claimed, answers)),
         )
         self._shift.journal.answered(finished)
-        return Tried(job.claimed, finished, failures, blocking)
+        return Tried(job.claimed, finished, failures)
 
     def _hand_over(self, job: Job) -> list[Answer]:
         claimed = job.claimed
@@ -149,9 +144,16 @@ class Sender(threading.Thread):
         envelope = Envelope(claimed.sender, recipients, claimed.smtputf8)
         return hand_over(self._transport, envelope, job.mime, self._site.sender(), before_dot)
 
-    def _blocking(self, claimed: Claimed, failures: Iterable[Failure]) -> Failure | None:
+    def _blocking(self, claimed: Claimed, answers: Iterable[Answer]) -> Failure | None:
+        """What would meet every other message too; None where it met some of the recipients only.
+
+        If just one of them has another answer, this message must not go back as it was: whom it was
+        sent to would get it again.
+        """
         own = bool(claimed.sender)
-        return next((failure for failure in failures if is_everybodys(failure, own_sender=own)), None)
+        failures = [answer.failure for answer in answers]
+        everybodys = all(failure and is_everybodys(failure, own_sender=own) for failure in failures)
+        return failures[0] if everybodys else None
 
 
 def outcomes(site: Site, claimed: Claimed, answers: Iterable[Answer]) -> Iterator[Outcome]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from . import breaker, outbox, problems, words
-from .classify import Failure, SiteFault, classify_exception
+from .classify import Failure, classify_exception
 from .delivery import close
 from .site import Site
 from .transports.base import Transport
@@ -59,7 +59,7 @@ class Way:
             return False
         now = self._site.clock()
         self._attend_to_problems(now)
-        admission = breaker.admit(self._db, self.transport.name, self.transport.settings(), now)
+        admission = breaker.admit(self._db, self._name, self._settings, now)
         due = outbox.next_due(self._db)
         self._db.commit()
         self.probing = admission == breaker.PROBE
@@ -70,16 +70,17 @@ class Way:
     def _make_transport(self) -> Failure | None:
         try:
             self.transport = self._site.make_transport()
-        except SiteFault as fault:
-            return classify_exception(words.CONFIG, fault)
+            self._name, self._settings = str(self.transport.name), self.transport.settings()
+        except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
+            return classify_exception(words.CONFIG, error)
         return None
 
     def _attend_to_problems(self, now: float) -> None:
         if not problems.any_open(self._db):
             return
         problems.resolve_settings(self._db, now)
-        problems.resolve_others(self._db, self.transport.name, now)
-        if breaker.settings_changed(self._db, self.transport.name, self.transport.settings()):
+        problems.resolve_others(self._db, self._name, now)
+        if breaker.settings_changed(self._db, self._name, self._settings):
             outbox.wake_held(self._db, now)
         self._db.commit()
 
@@ -91,7 +92,7 @@ class Way:
             close(self.transport)
             self.block(classify_exception(stage, error))
             return False
-        now, name = self._site.clock(), self.transport.name
+        now, name = self._site.clock(), self._name
         if not self.probing or breaker.state(self._db, name).stage in words.TRANSPORT_STAGES:
             breaker.proved(self._db, name, now)
             problems.resolve_way(self._db, name, now)
@@ -104,12 +105,12 @@ class Way:
         if not self.usable:
             return
         self.usable = False
-        now, name = self._site.clock(), self.transport.name
+        now, name = self._site.clock(), self._name
         never_worked = breaker.state(self._db, name).connected_on is None
         failures = breaker.pause(
             self._db,
             name,
-            self.transport.settings(),
+            self._settings,
             stage=failure.stage,
             reason=failure.text,
             now=now,
@@ -127,9 +128,9 @@ class Way:
         """
         for failure in failures:
             if failure.kind == words.CONFIGURATION or failure.rule.startswith("unknown-exception"):
-                self._report(failure, self.transport.name)
+                self._report(failure, self._name)
         if self.probing:
-            breaker.proved(self._db, self.transport.name, self._site.clock())
+            breaker.proved(self._db, self._name, self._site.clock())
             self._db.commit()
             self.probing = False
 
@@ -150,7 +151,7 @@ class Way:
         """After sending: what was reported and makes no message wait any more is resolved."""
         if self.usable and problems.any_open(self._db):
             kinds = outbox.kinds_waited_for(self._db)
-            problems.resolve_unless(self._db, self.transport.name, kinds, self._site.clock())
+            problems.resolve_unless(self._db, self._name, kinds, self._site.clock())
         self._db.commit()
 
     def close(self) -> None:

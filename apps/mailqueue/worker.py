@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from . import database, journal, leases, liveness, outbox, problems, words
-from .classify import SiteFault, classify_exception
+from .classify import Failure, classify_exception
 from .outbox import Claimed, Finished
 from .sender import Died, Job, Sender, Tried, Untried, outcomes
 from .shift import JournalNotWritable, Shift
@@ -37,6 +37,7 @@ MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
 GRACE = 5.0  # seconds for messages at hand when the work is to end
 LAST_ANSWERS = 60.0  # and when the database fails, but nobody is in a hurry
 TRIES = 3  # for a transaction that the database may undo for reasons of its own
+GIVE_WAY = 0.1  # seconds before it is tried again, so that whoever was preferred is through by then
 PAUSE = 1.0  # seconds between two tries to store what neither database nor journal could take
 
 Counts = dict[str, int]
@@ -109,6 +110,9 @@ def recover(site: Site) -> None:
         discard = partial(journal.discard, row.journal) if evidence is not None else lambda: None
         taken = outbox.recover(site.db, row, evidence, site.recovery, now=now, forget=discard)
         logger.warning("worker %s on %s is gone; %d messages were taken back", row.pid, row.host_name, taken)
+    orphans = outbox.recover_orphans(site.db, site.recovery, now=now)
+    if orphans:
+        logger.warning("%d messages were claimed by no worker there is; they were taken back", orphans)
 
 
 def _expire(site: Site) -> None:
@@ -148,7 +152,7 @@ class _Drain:
                 self._look_around()
                 if len(self._done) >= GROUP or time.monotonic() - self._flushed > GROUP_SECONDS:
                     self._flush()
-            self._end_senders()
+            self._end_senders(GRACE)
             self._flush()
             self._give_back(self._claimed)
             self._shift.complete = not self._at_work
@@ -157,7 +161,7 @@ class _Drain:
             self._keep_answers()
             raise
         finally:
-            self._end_senders()
+            self._end_senders(GRACE)
 
     def _goes_on(self) -> bool:
         self._dispatch()
@@ -226,7 +230,7 @@ class _Drain:
             mime = outbox.content(self._site.db, claimed.id)
         except ValueError as error:
             self._site.db.commit()
-            self._fail(claimed, error)
+            self._finish(claimed, classify_exception(words.BUILD, error))
             return
         self._site.db.commit()  # nothing may be open while the transports work
         if not claimed.recipients:
@@ -236,8 +240,7 @@ class _Drain:
         self._enlist()
         self._jobs.put(Job(claimed, mime))
 
-    def _fail(self, claimed: Claimed, error: ValueError) -> None:
-        failure = classify_exception(words.BUILD, error)
+    def _finish(self, claimed: Claimed, failure: Failure) -> None:
         answers = [Answer.refused(recipient.address, failure) for recipient in claimed.recipients]
         now = self._site.clock()
         made = tuple(outcomes(self._site, claimed, answers))
@@ -251,8 +254,10 @@ class _Drain:
             return
         try:
             transport = self._site.make_transport() if self._senders else self._way.transport
-        except SiteFault:
-            return  # the settings have just been spoilt: the next drain will say so
+        except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
+            failure = classify_exception(words.CONFIG, error)  # the next drain will report it
+            logger.warning("there is no further connection: %s", failure.text)
+            return
         sender = Sender(self._site, self._shift, transport, self._jobs, self._results)
         self._senders.append(sender)
         sender.start()
@@ -271,19 +276,15 @@ class _Drain:
         del self._at_work[result.claimed.id]
         if isinstance(result, Tried):
             self._done.append(result.finished)
-            self._note_the_way(result)
+            self._way.passed(result.failures)
         else:
             self._take_back(result)
 
-    def _note_the_way(self, result: Tried) -> None:
-        if result.blocking:  # some of its recipients have it, so that it counts all the same
-            self._way.block(result.blocking)
-            self._close()
-        else:
-            self._way.passed(result.failures)
-
     def _take_back(self, result: Untried) -> None:
-        self._claimed.appendleft(result.claimed)
+        if result.blocking and result.blocking.stage not in words.TRANSPORT_STAGES:
+            self._finish(result.claimed, result.blocking)  # put off: another message is to be the next probe
+        else:
+            self._claimed.appendleft(result.claimed)
         if result.blocking is None:
             if not self._shift.closing.is_set() and not self._shift.renew():
                 self._close()
@@ -308,11 +309,15 @@ class _Drain:
         self._done.clear()
 
     def _give_back(self, claims: Collection[Claimed]) -> None:
-        outbox.release(self._site.db, claims, self._site.clock())
-        self._counts[words.QUEUED] += len(claims)
+        for status in outbox.release(self._site.db, claims, self._site.clock()):
+            self._counts[words.FAILED if status == words.FAILED else words.QUEUED] += 1
 
-    def _end_senders(self, patience: float = GRACE) -> None:
-        """Let the connections end; those that wait for a server's answer are left to themselves."""
+    def _end_senders(self, patience: float) -> None:
+        """Let the connections end; those that still wait for an answer then are left to themselves.
+
+        Args:
+            patience: seconds; GRACE after a stop, which may come meanwhile.
+        """
         self._shift.closing.set()
         for _ in self._senders:
             self._jobs.put(None)
@@ -333,6 +338,7 @@ class _Drain:
                 if not worth(error):
                     raise
                 database.roll_back(self._site.db)
+                time.sleep(GIVE_WAY)
         return work()
 
     def _keep_answers(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Clock:
 
 
 def make_mail(
-    folder: Path, *, uri: str = "sqlite://mail.db", clock: Clock | None = None, **options: Any
+    folder: Path, *, uri: str = "sqlite://mail.db", clock: Callable[[], float] | None = None, **options: Any
 ) -> QueuedMailer:
     """A mailer with `sender` SENDER and no server, on a fresh SQLite database unless told otherwise."""
     db = DAL(uri, folder=str(folder), pool_size=0)

@@ -14,6 +14,7 @@ from py4web.utils.mailer import Mailer
 
 from .. import compose, words
 from ..classify import Failure
+from ..compose import Composed
 from ..database import savepoint
 from ..errors import BadMessage
 from ..liveness import SILENCE
@@ -202,7 +203,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         if called_by_auth():
             self._queue_for_auth(given, on_terms)
             return True
-        composed = self.compose(self._neutral(**given))
+        composed = self._composed(given)
         agreed = terms(self.site.clock(), **on_terms)
         with self.transaction():
             self.queue(composed, agreed)
@@ -230,7 +231,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         usual = {"priority": words.URGENT, "category": "auth", "expires_after": self._auth_expires_after}
         on_terms = {**usual, **on_terms}
         try:
-            composed = self.compose(self._neutral(**given))
+            composed = self._composed(given)
             agreed = terms(self.site.clock(), **on_terms)
             with self.transaction(), savepoint(self.db):
                 self.queue(composed, agreed)
@@ -238,7 +239,9 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             logger.exception("a mail of Auth could not be queued")
             failure = Failure(words.MESSAGE, words.BUILD, "auth-mail-not-queued", str(error)[:500])
             self.note_problem(failure, "")
-            self.note_refused(str(given["to"]), str(given["subject"]), failure.text, on_terms["category"])
+            self.note_refused(
+                _shown(given["to"]), _shown(given["subject"]), failure.text, _shown(on_terms["category"])
+            )
 
     # --- the rest of a site ----------------------------------------------------------------
 
@@ -269,6 +272,21 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             role: the group (Tags(db.auth_user, "groups")) whose members may see the pages.
         """
         admin.enable(self, auth, uses, route, role)
+
+    def _composed(self, given: Mapping[str, Any]) -> Composed:
+        """Make a message of send()'s arguments.
+
+        Raises:
+            BadMessage: they cannot become a mail, or an object among them raised something itself.
+        """
+        try:
+            return self.compose(self._neutral(**given))
+        except BadMessage:
+            raise
+        except Exception as problem:
+            raise BadMessage(
+                f"An argument of send() raised {type(problem).__name__} when it was read."
+            ) from problem
 
     # --- translation -----------------------------------------------------------------------
 
@@ -346,12 +364,19 @@ def _text_and_html(body: Any, encoding: str) -> tuple[str | None, str | None]:
     return text, html
 
 
+def _shown(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - what cannot be read is shown by its type, and why
+        return f"({type(value).__name__} that raises {type(error).__name__})"
+
+
 def _text(value: Any, encoding: str) -> str:
     try:
         if hasattr(value, "read"):
             value = value.read()
         return value.decode(encoding) if isinstance(value, bytes) else str(value)
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, TypeError, ValueError, LookupError) as error:
         raise BadMessage(f"This cannot be read as text in the encoding {encoding}: {error}") from error
 
 

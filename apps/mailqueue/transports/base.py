@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import NoneType
 
 from .. import words
-from ..classify import Failure
+from ..classify import Failure, check_reply
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,16 @@ class Answer:
     enhanced: str | None = None
     text: str = ""
     stage: str = words.DOT
+
+    def __post_init__(self) -> None:
+        """Refuse what no table could hold, while it is still the transport's own mistake.
+
+        Raises:
+            TypeError: a field is not of its type, or no table can hold it.
+        """
+        if not isinstance(self.recipient, str) or not isinstance(self.failure, (Failure, NoneType)):
+            raise TypeError(f"an answer for {self.recipient!r} with the failure {self.failure!r}")
+        check_reply(self.stage, self.code, self.enhanced, self.text)
 
     @classmethod
     def refused(cls, recipient: str, failure: Failure) -> Answer:
