@@ -33,6 +33,7 @@ from support.store import (
 )
 
 DAY = 86400.0
+NOTHING_STARTED = Evidence({}, [])
 DOUBT_DUE = NOW + 60  # recovered after 30 seconds, sent again after 30 more
 
 
@@ -143,6 +144,41 @@ def test_a_worker_that_beats_in_the_last_moment_is_left_alone(db: DAL, other: DA
     assert recover(db, row, None) == 0
     assert snapshot(db) == before
     assert len(all_rows(db, "worker")) == 1
+
+
+def test_a_worker_that_was_taken_over_claims_nothing(db: DAL) -> None:
+    dead, message_id = worker(db), put(db)
+    assert leases.take_over(db, row_of(db, dead))
+    db.commit()
+    assert claim(db, dead) == []
+    assert message(db, message_id)["status"] == "queued"
+
+
+def test_whoever_takes_a_worker_over_waits_for_its_claim_and_sees_it(
+    db: DAL, other: DAL, db_uri: str, tmp_path: Path
+) -> None:
+    """Its process may be gone while its COMMIT is still on the way."""
+    if db_uri.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time: nothing can come in between")
+    dead, message_id = worker(db), put(db)
+    row = row_of(db, dead)
+    taken: list[int] = []
+
+    def take_over() -> None:
+        with another_dal(db_uri, tmp_path) as own:
+            taken.append(recover(own, row, NOTHING_STARTED))
+
+    commit, db.commit = db.commit, lambda: None  # the claim is made, its commit is not executed yet
+    assert [one.id for one in claim(db, dead)] == [message_id]
+    taking = threading.Thread(target=take_over)
+    taking.start()
+    until_waiting(other, 1, taking)
+    db.commit = commit
+    db.commit()
+    taking.join()
+    assert taken == [1]
+    row_now = message(db, message_id)
+    assert (row_now["status"], row_now["worker"], row_now["attempts"]) == ("queued", None, 0)
 
 
 def test_of_several_who_recover_the_same_worker_one_does(db: DAL, db_uri: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .database import SQLITE, engine
 from .tables import WORKER
 
 HEARTBEAT = 4.0  # seconds between two heartbeats
@@ -68,6 +69,14 @@ def _is_dead(db: Any, row: Any, now: float) -> bool:
         unchanged = (db[WORKER].id == row.id) & (db[WORKER].beat_on == row.beat_on)
         db(unchanged).update(suspected_on=now)
     return False
+
+
+def hold(db: Any, worker_id: int) -> bool:
+    """Keep a worker from being taken over until the caller's transaction ends. False: it was."""
+    worker = db[WORKER]
+    own = db((worker.id == worker_id) & (worker.beat_on > 0))
+    # On SQLite the transaction, which has written by now, keeps everybody else from writing.
+    return bool(own.select(worker.id, for_update=engine(db) != SQLITE))
 
 
 def next_look(db: Any) -> float | None:

@@ -372,12 +372,15 @@ def claim(
     while it is still due. One that comes away with nothing looks again.
 
     Returns:
-        The messages; none only where none is due.
+        The messages; none only where none is due, or the worker was declared dead.
     """
     claimed: list[Claimed] = []
     while not claimed and (ids := _due_ids(db, limit, now, priorities)):
         db.commit()  # MySQL would show the recipients as they were when the ids were read
         claimed = _take(db, worker_id, ids, now)
+        if not leases.hold(db, worker_id):  # whoever took this worker over would not see these claims
+            db.rollback()
+            return []
     db.commit()
     return claimed
 

@@ -56,8 +56,14 @@ def worker(db: DAL, token: str = "w", now: float = NOW) -> int:
     return leases.register(db, token=token, host_name="here", pid=1, journal="/j", now=now)
 
 
-def claim(db: DAL, worker_id: int = 1, limit: int = 100, now: float = NOW) -> list[Claimed]:
-    return outbox.claim(db, worker_id, limit=limit, now=now)
+def claim(db: DAL, worker_id: int | None = None, limit: int = 100, now: float = NOW) -> list[Claimed]:
+    """Claim for this worker, or for one that is there for the moment only."""
+    if worker_id is not None:
+        return outbox.claim(db, worker_id, limit=limit, now=now)
+    passing = worker(db, now=now)
+    claimed = outbox.claim(db, passing, limit=limit, now=now)
+    leases.retire(db, passing)
+    return claimed
 
 
 def finished(claimed: Claimed, *outcomes: Outcome) -> Finished:
