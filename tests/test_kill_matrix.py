@@ -25,7 +25,7 @@ from support.services import needs
 
 DATABASES = ("sqlite", "postgres", "mariadb")
 SIGNALS = ("KILL", "TERM", "STOP")
-MESSAGES = {1: 8, 4: 16, 10: 22}  # by connections: enough that each has some
+MESSAGES = {1: 8, 4: 14, 10: 20}  # by connections: enough that each has some
 LEAST_POINTS = 60  # kinds of points that there are at least
 LANES = 3  # cases at a time
 
