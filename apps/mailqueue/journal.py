@@ -50,8 +50,12 @@ class Journal:
         self._file = _open_locked(self.path)
 
     def begun(self, message_id: int) -> None:
-        """Record that a message is taken in hand; nothing of it is sent yet."""
-        self._keep(message_id, {"begun": message_id})
+        """Record that a message is taken in hand; nothing of it is sent yet.
+
+        Raises:
+            OSError: the disk does not take it; the message must not be begun.
+        """
+        self._write_now(message_id, {"begun": message_id})
 
     def dot(self, message_id: int, recipient_ids: Iterable[int]) -> None:
         """Record that the final dot of a message to these recipients is about to be sent.
@@ -59,11 +63,7 @@ class Journal:
         Raises:
             OSError: the disk does not take it; the dot must not be sent.
         """
-        line = _line({"dot": message_id, "recipients": list(recipient_ids)})
-        with self._guard:
-            self._write_the_rest()  # in order, or an earlier answer would seem to be this dot's
-            _write(self._file, line)
-            self._facts.setdefault(message_id, []).append(line)
+        self._write_now(message_id, {"dot": message_id, "recipients": list(recipient_ids)})
 
     def answered(self, result: Finished) -> None:
         """Record what a hand-over brought, before it is in the database.
@@ -106,6 +106,13 @@ class Journal:
     def abandon(self) -> None:
         """Let go of it without removing it: whoever recovers this worker's claims needs it."""
         self._file.close()
+
+    def _write_now(self, message_id: int, fact: dict[str, Any]) -> None:
+        line = _line(fact)
+        with self._guard:
+            self._write_the_rest()  # in order, or an earlier answer would seem to be this dot's
+            _write(self._file, line)
+            self._facts.setdefault(message_id, []).append(line)
 
     def _keep(self, message_id: int, fact: dict[str, Any]) -> None:
         line = _line(fact)

@@ -106,11 +106,12 @@ class Sender(threading.Thread):
         try:
             self._transport.open()
             name = self._transport.name
+            with self._shift.recording():
+                self._shift.journal.begun(job.claimed.id)
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
             stage = self._transport.stage
             close(self._transport)
             return Untried(job.claimed, self, classify_exception(stage, error))
-        self._shift.journal.begun(job.claimed.id)
         started, begun = self._site.clock(), time.monotonic()
         answers = self._hand_over(job)
         failures = tuple(answer.failure for answer in answers if answer.failure)
@@ -135,7 +136,8 @@ class Sender(threading.Thread):
         ids = {recipient.address: recipient.id for recipient in claimed.recipients}
 
         def before_dot(accepted: Iterable[str]) -> None:
-            self._shift.put_dot_on_record(claimed.id, [ids[address] for address in accepted])
+            with self._shift.recording():
+                self._shift.journal.dot(claimed.id, [ids[address] for address in accepted])
             if not self._shift.is_fresh():
                 self._lapsed = True
                 raise _LeaseLost

@@ -7,7 +7,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from . import database, journal, leases, words
 from .classify import DeliveryError, Failure
@@ -86,14 +87,15 @@ class Shift:
             leases.retire(self._site.db, self.worker_id)
             raise JournalNotWritable(self._site.journals, error) from error
 
-    def put_dot_on_record(self, message_id: int, recipient_ids: Iterable[int]) -> None:
-        """Record that a final dot is about to be sent.
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Write to the journal what must be on record before anything is sent.
 
         Raises:
-            JournalNotWritable: it is not on record, so it must not be sent.
+            JournalNotWritable: it is not on record, so that it must not be sent.
         """
         try:
-            self.journal.dot(message_id, recipient_ids)
+            yield
         except OSError as error:
             raise JournalNotWritable(self._site.journals, error) from error
 

@@ -210,10 +210,8 @@ class SendingTask:
             return self._send_all(stop)
         except (database.faults(self._mail.db), database.faults(self._db)) as error:
             said = " ".join(str(error).split())
-            logger.warning(
-                "the database fails (%s). Mail waits, nothing is lost; the next run sends it", said
-            )
-            return {}
+            logger.warning("the database fails (%s). Mail waits, nothing is lost; a later run sends it", said)
+            raise  # the scheduler notes that this run failed
         finally:
             stop.set()  # a thread that went on would keep the forked process alive
 
