@@ -550,9 +550,7 @@ def test_a_full_disk_for_journals_is_one_problem_and_costs_no_attempt(
 ) -> None:
     mail = mail_at(tmp_path, smtp, clock, journals=str(disk.folder / "journals"))
     disk.fill()
-    for name in ("ann", "bob"):  # a sender of its own does not make it the message's fault
-        mail.send(f"{name}@x.test", sender="editor@site.test")
-    mail.db._adapter.close("commit")
+    send(mail, "ann", "bob")
     seen: list[Any] = []
 
     def look_and_free() -> None:
@@ -574,7 +572,7 @@ def test_a_disk_that_fills_up_right_before_a_dot_has_that_dot_not_sent(
     disk: SmallDisk, tmp_path: Path, smtp: ScriptedServer, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     mail = mail_at(tmp_path, smtp, clock, journals=str(disk.folder / "journals"))
-    send(mail, "ann")
+    mail.send("ann@x.test", sender="editor@site.test")  # which does not make it the message's fault
 
     def fill_to_the_last_octet(*_: Any) -> None:
         smtp.script.clear()
@@ -587,7 +585,7 @@ def test_a_disk_that_fills_up_right_before_a_dot_has_that_dot_not_sent(
     smtp.script["data"] = fill_to_the_last_octet
     assert mail.process_queue()["sent"] == 0
     assert (smtp.messages, rows(mail, "attempt")) == ([], [])
-    assert open_causes(mail) == ["journal-not-writable"]
+    assert (open_causes(mail), rows(mail, "transport")[0]["stage"]) == (["journal-not-writable"], "data")
     serve(mail, clock, {10: disk.free})
     assert said(caplog, "The disk of the workers' journals is full") == 1
     assert open_causes(mail) == []
