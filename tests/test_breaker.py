@@ -36,7 +36,7 @@ def test_a_transport_nobody_knows_yet_is_flowing(db: Any) -> None:
 
 def test_a_row_that_another_worker_has_made_meanwhile_is_found(db: Any, db_uri: str, tmp_path: Path) -> None:
     with another_dal(db_uri, tmp_path) as other:
-        assert breaker.next_probe(db) is None  # the transaction has begun
+        assert breaker.next_probe(db, 1000.0) is None  # the transaction has begun
         breaker.state(other, NAME)
         other.commit()
         assert breaker.state(db, NAME).name == NAME
@@ -45,7 +45,8 @@ def test_a_row_that_another_worker_has_made_meanwhile_is_found(db: Any, db_uri: 
 def test_a_paused_transport_is_left_alone_until_the_probe(db: Any) -> None:
     assert pause(db, 1000.0) == 1
     assert breaker.admit(db, NAME, SETTINGS, 1029.0) == breaker.PAUSED
-    assert breaker.next_probe(db) == 1030.0
+    assert breaker.next_probe(db, 1000.0) == 1030.0
+    assert breaker.next_probe(db, 1030.0) is None, "of a transport that nobody uses any more"
     assert breaker.admit(db, NAME, SETTINGS, 1030.0) == breaker.PROBE
 
 
@@ -86,7 +87,7 @@ def test_what_works_is_no_longer_paused_and_has_connected(db: Any) -> None:
         breaker.proved(db, NAME, 1030.0)
     row = breaker.state(db, NAME)
     assert (row.paused_on, row.failures, row.connected_on) == (None, 0, 1030.0)
-    assert breaker.next_probe(db) is None
+    assert breaker.next_probe(db, 1000.0) is None
     assert breaker.admit(db, NAME, SETTINGS, 1031.0) == breaker.FLOWING
 
 

@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import logging
+import threading
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from mailqueue import Attachment, BadAddress, BadAttachment, BadHeader, BadMessa
 from py4web.core import Session, Translator
 from py4web.utils.auth import Auth
 from py4web.utils.mailer import Mailer
+from pydal import Field
+from support.database_faults import Other, until
 from support.mail import SENDER, make_mail, open_causes, rows
+from support.services import fresh_database
 
 BROKEN_HEADER = "Hello\r\nBcc: victim@x.test"
 
@@ -383,6 +387,35 @@ def test_every_person_whose_mail_of_auths_was_given_up_stays_in_view(mail: Queue
     assert open_causes(mail) == ["auth-mail-not-queued"], "a mail that was given up does not come back"
     failed = [row["address"] for row in rows(mail, "recipient") if row["status"] == "failed"]
     assert [address.partition("@")[0] for address in failed] == ["first", "second"]
+
+
+def test_a_visitor_is_not_told_that_an_account_is_there_which_a_deadlock_undid(tmp_path: Path) -> None:
+    """MySQL undoes the whole transaction of the one that has to give way, the account with the mail."""
+    with fresh_database("mariadb", tmp_path) as uri:
+        mail = make_mail(tmp_path, uri=uri)
+        mail.db.define_table("account", Field("email"))
+        first = mail.db.account.insert(email="first@x.test")
+        mail.db.commit()
+        rival = Other(mail.db)
+        for _ in range(50):  # who wrote less gives way
+            rival.run("INSERT INTO account (email) VALUES ('rival@x.test')")
+        rival.run("SELECT id FROM mailqueue_message FOR UPDATE")
+        mail.db(mail.db.account.id == first).update(email="changed@x.test")
+        waiting = threading.Thread(target=rival.run, args=("UPDATE account SET email = 'r' WHERE id = 1",))
+        waiting.start()
+        watch = Other(mail.db)
+        blocked = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        until(lambda: (watch.link.rollback(), watch.run(blocked))[1])
+        with pytest.raises(mail.db._adapter.driver.OperationalError, match="Deadlock"):
+            auth_of(mail).send("verify_email", USER, link="x")
+        mail.db.rollback()
+        waiting.join()
+        rival.link.rollback()
+        assert rows(mail, "message") == rows(mail, "problem") == []
+        assert mail.db.account(first).email == "first@x.test"
+        for link in (rival, watch):
+            link.close()
+        mail.db.close()
 
 
 def test_a_site_may_derive_its_own_mailer(tmp_path: Path) -> None:

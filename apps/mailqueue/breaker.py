@@ -92,10 +92,16 @@ def probe_delay(failures: int) -> float:
     return float(min(FIRST_PROBE * 2 ** min(max(failures - 1, 0), 16), LONGEST_PROBE))
 
 
-def next_probe(db: Any) -> float | None:
-    """When the next probe of a paused transport is due, epoch seconds; None: none is paused."""
+def next_probe(db: Any, after: float) -> float | None:
+    """When the next probe of a paused transport is due, epoch seconds; None: none is.
+
+    Args:
+        after: only what is due later: one that was not made when it was due is of a transport that
+            is not configured any more.
+    """
     table = db[TRANSPORT]
-    row = db(table.paused_on != None).select(table.next_probe.min()).first()  # noqa: E711
+    coming = (table.paused_on != None) & (table.next_probe > after)  # noqa: E711
+    row = db(coming).select(table.next_probe.min()).first()
     earliest: float | None = row[table.next_probe.min()]
     return earliest
 

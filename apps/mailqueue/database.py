@@ -21,7 +21,8 @@ MYSQL = "mysql"
 
 # A transaction that had to give way to another one: PostgreSQL's serialization_failure and
 # deadlock_detected; MySQL's changed since last read, lock wait time-out and deadlock.
-_CONFLICTS = frozenset({"40001", "40P01", 1020, 1205, 1213})
+_MYSQL_DEADLOCK = 1213
+_CONFLICTS = frozenset({"40001", "40P01", 1020, 1205, _MYSQL_DEADLOCK})
 
 _numbers = itertools.count()
 
@@ -107,6 +108,19 @@ def is_conflict(error: Exception) -> bool:
     """Whether the transaction only had to give way to another one: undone, it can be tried again at once."""
     code = getattr(error, "pgcode", None) or next(iter(error.args), None)
     return code in _CONFLICTS
+
+
+def has_undone_all(db: Any, error: Exception) -> bool:
+    """Whether an error undid the whole transaction it happened in, not only its own statement.
+
+    MySQL does so to the victim of a deadlock, SQLite where a disk is full: what the caller wrote
+    before is gone too, and a commit would only seem to keep it.
+    """
+    if not isinstance(error, faults(db)):
+        return False
+    if engine(db) == MYSQL:
+        return next(iter(error.args), None) == _MYSQL_DEADLOCK
+    return not in_transaction(db)
 
 
 def roll_back(db: Any) -> None:

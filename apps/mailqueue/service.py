@@ -94,13 +94,10 @@ class _Service:
         self._stuck_for = min(self._stuck_for * 2, SWEEP)
 
     def _look(self) -> tuple[float | None, float | None]:
-        """When the next message is due, and the next probe that the last drain did not see; epoch seconds.
-
-        The probe of a transport that is not configured any more is due for ever.
-        """
-        due, probe = outbox.next_due(self._site.db), breaker.next_probe(self._site.db)
+        """When the next message is due, and the next probe that the last drain did not see; epoch seconds."""
+        due, probe = outbox.next_due(self._site.db), breaker.next_probe(self._site.db, self._drained)
         self._site.db.commit()
-        return due, probe if probe is not None and probe > self._drained else None
+        return due, probe
 
     # --- saying what was done --------------------------------------------------------------
 

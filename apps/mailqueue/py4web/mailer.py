@@ -15,7 +15,7 @@ from py4web.utils.mailer import Mailer
 from .. import compose, words
 from ..classify import Failure
 from ..compose import Composed
-from ..database import savepoint
+from ..database import has_undone_all, savepoint
 from ..errors import BadMessage
 from ..liveness import SILENCE
 from ..mailer import AUTH_EXPIRES_AFTER, MailQueue
@@ -230,12 +230,15 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         """Queue a mail of Auth's. Whatever is wrong with it is not the visitor's business."""
         usual = {"priority": words.URGENT, "category": "auth", "expires_after": self._auth_expires_after}
         on_terms = {**usual, **on_terms}
+        in_host_transaction = self.in_host_transaction()
         try:
             composed = self._composed(given)
             agreed = terms(self.site.clock(), **on_terms)
             with self.transaction(), savepoint(self.db):
                 self.queue(composed, agreed)
         except Exception as error:
+            if in_host_transaction and has_undone_all(self.db, error):
+                raise  # the account is gone too, and nobody may be told that it is there
             logger.exception("a mail of Auth could not be queued")
             failure = Failure(words.MESSAGE, words.BUILD, "auth-mail-not-queued", str(error)[:500])
             self.note_problem(failure, "")

@@ -258,7 +258,7 @@ class SendingTask:
         """Come back in time for the next message, probe or look at another worker."""
         with database.own_transaction(self._mail.db):
             db = self._mail.db
-            moments = [outbox.next_due(db), breaker.next_probe(db), leases.next_look(db)]
+            moments = [outbox.next_due(db), breaker.next_probe(db, time.time()), leases.next_look(db)]
         # What is due already was not sent just now, so it waits for something else than time.
         waits = [moment - time.time() for moment in moments if moment is not None]
         after = min((wait for wait in waits if wait > 0), default=None)
