@@ -107,5 +107,15 @@ def _on_mariadb(statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
 def _drop_on_mariadb(name: str) -> None:
     # DROP DATABASE would wait for the locks of a connection that somebody left open.
     for (connection,) in _on_mariadb("SELECT id FROM information_schema.processlist WHERE db = %s", name):
-        _on_mariadb(f"KILL {connection}")
+        _kill_on_mariadb(connection)
     _on_mariadb(f"DROP DATABASE {name}")
+
+
+def _kill_on_mariadb(connection: int) -> None:
+    import pymysql
+
+    try:
+        _on_mariadb(f"KILL {connection}")
+    except pymysql.err.OperationalError as error:
+        if error.args[0] != 1094:  # it ended by itself just now
+            raise
