@@ -13,9 +13,9 @@ from mailqueue import BadMessage, QueuedMailer, outbox, words, worker
 from mailqueue.outbox import SHARE
 from mailqueue.terms import terms
 from pydal import DAL
-from support.mail import Clock, make_mail, rows, statuses, to_server
+from support.mail import START, Clock, make_mail, rows, statuses, to_server
 from support.smtp_faults import Close, Hang
-from support.smtp_server import ScriptedServer
+from support.smtp_server import ScriptedServer, Session
 from support.store import NOW, all_rows, another_dal, claim, composed, open_dal, put
 
 DAY = 86400.0
@@ -72,6 +72,22 @@ def test_what_expires_while_it_is_deferred_is_not_tried_again(
     assert len(rows(mail, "attempt")) == 1
 
 
+def test_what_expires_while_it_is_claimed_is_not_sent(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    mail.site.connections = 1
+
+    def slow(_session: Session, _line: str) -> None:
+        clock.advance(10)
+
+    smtp.script["rcpt"] = slow
+    for number in range(9):
+        mail.send(f"user{number}@x.test", expires_after=35)
+    mail.process_queue()
+    assert len(smtp.messages) <= 6, "those that a connection had in hand when the time was over"
+    assert sorted(set(statuses(mail))) == ["expired", "sent"]
+
+
 # --- once ------------------------------------------------------------------------------------
 
 
@@ -125,7 +141,13 @@ def test_keys_whose_window_is_over_are_purged(mail: QueuedMailer, clock: Clock) 
     mail.send("ann@x.test", dedupe="b", dedupe_window=DAY)
     clock.advance(11)
     mail.process_queue()
-    assert [row["dedupe_key"] for row in rows(mail, "dedupe")] == ["b"]
+    assert [row["until_on"] for row in rows(mail, "dedupe")] == [START + DAY]
+
+
+def test_keys_that_look_alike_to_a_database_are_different_keys(db: DAL) -> None:
+    for key in ("Order-A", "order-a", "órder-a", "Order-A ", "😀", "😁"):
+        put(db, dedupe=key)
+    assert len(all_rows(db, "message")) == 6
 
 
 # --- later -----------------------------------------------------------------------------------
@@ -193,6 +215,24 @@ def test_urgent_mail_goes_first_and_bulk_mail_is_never_starved(db: DAL) -> None:
     assert ids[12] == normal[2]
     assert ids[13:] == bulk[:7]
     assert len(claim(db, limit=1)) == 1
+
+
+def test_a_flood_of_urgent_mail_keeps_its_order_and_starves_nobody(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Urgent mail that never ends, and a server that is slower than the looks for it."""
+    monkeypatch.setattr(worker, "URGENT_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "BATCH", 20)
+    mail.site.connections = 1
+    for number in range(4):
+        mail.send(f"bulk{number}@x.test", priority=words.BULK)
+    for number in range(60):
+        mail.send(f"urgent{number}@x.test", priority=words.URGENT)
+    mail.process_queue()
+    order = [m.rcpt_tos[0].partition("@")[0] for m in smtp.messages]
+    assert [name for name in order if name[0] == "u"] == [f"urgent{number}" for number in range(60)]
+    assert order.index("bulk0") < 32
+    assert order.index("bulk3") < 63, "in between, not after all of them"
 
 
 def test_urgent_mail_overtakes_bulk_mail_that_is_claimed_already(

@@ -68,6 +68,15 @@ def test_what_was_surely_not_sent_is_no_doubt(mine: Journal) -> None:
     assert journal.read(mine.path) == Evidence({}, [])
 
 
+def test_what_a_worker_has_in_hand_when_it_ends_in_good_order_did_not_kill_it(mine: Journal) -> None:
+    mine.begun(1)
+    mine.begun(2)
+    mine.dot(2, [21])
+    assert journal.read(mine.path) == Evidence({2: [21]}, [], begun=frozenset({1, 2}))
+    mine.ended()
+    assert journal.read(mine.path) == Evidence({2: [21]}, [])
+
+
 def test_two_dots_of_one_message_put_the_recipients_of_both_in_doubt(mine: Journal) -> None:
     mine.dot(1, [11])
     mine.dot(1, [12])

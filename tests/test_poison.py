@@ -212,7 +212,9 @@ def test_a_message_that_nobody_holds_is_sent_again_after_its_time(
 def test_a_claim_of_a_worker_that_lives_is_left_alone(mail: QueuedMailer, smtp: ScriptedServer) -> None:
     mail.send(ANN)
     now = mail.site.clock()
-    worker = leases.register(mail.db, token="t", host_name="elsewhere", pid=1, journal="", now=now)
+    worker = leases.register(
+        mail.db, token="t", host_name="elsewhere", machine="another", pid=1, journal="", now=now
+    )
     outbox.claim(mail.db, worker, limit=1, now=now)
     mail.process_queue()
     assert statuses(mail) == ["sending"]

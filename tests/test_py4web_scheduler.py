@@ -289,7 +289,7 @@ def test_a_run_comes_back_when_the_next_mail_is_due(mail: QueuedMailer, smtp: Sc
 def test_a_run_comes_back_to_look_at_a_worker_that_may_be_dead(mail: QueuedMailer) -> None:
     """On another host, so that only its heartbeat tells."""
     now = time.time()
-    leases.register(mail.db, token="t", host_name="elsewhere", pid=1, journal="", now=now)
+    leases.register(mail.db, token="t", host_name="elsewhere", machine="another", pid=1, journal="", now=now)
     assert mail._task
     mail._task.run()
     [hint] = hints(mail)

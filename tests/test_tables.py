@@ -298,3 +298,8 @@ def test_a_definition_that_fails_for_another_reason_says_so(
 def test_a_time_is_shown_in_the_servers_own_zone_and_none_as_nothing() -> None:
     assert tables.local_time(None) == ""
     assert len(tables.local_time(NOW)) == len("2027-01-15 08:00:00")
+
+
+@pytest.mark.parametrize("moment", [1e300, -1e300, float("nan"), 1e15])
+def test_a_time_that_no_calendar_has_breaks_no_page(moment: float) -> None:
+    assert tables.local_time(moment)

@@ -42,7 +42,17 @@ def test_the_time_until_it_expires_counts_from_when_it_may_go(span: Any) -> None
 
 def test_a_key_holds_for_its_window() -> None:
     found = terms(NOW, dedupe="invoice-7", dedupe_window=timedelta(minutes=5), doubt=HOLD)
-    assert (found.dedupe, found.dedupe_until, found.doubt) == ("invoice-7", NOW + 300, HOLD)
+    assert (found.dedupe_until, found.doubt) == (NOW + 300, HOLD)
+    assert found.dedupe == terms(NOW, dedupe="invoice-7").dedupe
+
+
+def test_keys_that_a_database_takes_for_the_same_are_different() -> None:
+    keys = ["Order-A", "order-a", "órder-a", "Order-A ", "😀", "😁", "a\0b", "a", "a\ud800", "x" * 150]
+    assert len({terms(NOW, dedupe=key).dedupe for key in keys}) == len(keys)
+
+
+def test_an_expiry_beyond_all_calendars_is_the_last_day_there_is() -> None:
+    datetime.fromtimestamp(terms(NOW, expires_after=1e300).expires_on or 0)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +64,11 @@ def test_a_key_holds_for_its_window() -> None:
         ("doubt", "maybe"),
         ("send_at", "tomorrow"),
         ("send_at", math.nan),
+        ("send_at", 1e300),
+        ("send_at", NOW * 1000),
+        ("send_at", True),
+        ("send_at", "5"),
+        ("expires_after", True),
         ("send_at", datetime.min),
         ("expires_after", 0),
         ("expires_after", timedelta(seconds=-1)),

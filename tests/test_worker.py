@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, RetryPolicy, leases, outbox
+from mailqueue import QueuedMailer, RetryPolicy, leases, outbox, worker
 from mailqueue.database import own_transaction
+from mailqueue.journal import Journal
 from mailqueue.transports.base import Answer, Transport
 from support.certificates import Certificates
 from support.mail import START, Clock, make_mail, open_causes, rows, statuses, to_server
@@ -548,3 +549,96 @@ def test_a_stop_finishes_what_is_at_hand_and_gives_the_rest_back(
     assert 1 <= counts["sent"] <= 2
     assert statuses(mail).count("queued") == 5 - counts["sent"]
     assert rows(mail, "worker") == []
+
+
+def test_a_message_that_the_server_lets_wait_holds_up_nobody_though_the_turn_is_over(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "GRACE", 0.2)
+    smtp.script["rcpt"] = {"slow@x.test": Hang()}
+    mail.send("slow@x.test")
+    draining = threading.Thread(target=mail.process_queue, kwargs={"until": clock.now + 60})
+    draining.start()
+    smtp.wait_for_stage("rcpt")
+    clock.advance(61)
+    for number in range(3):
+        mail.send(f"user{number}@x.test")
+    mail.db.commit()
+    assert len(smtp.wait_for(3)) == 3
+    smtp.release()
+    draining.join(20)
+    assert not draining.is_alive()
+    assert statuses(mail) == ["sent"] * 4
+
+
+def test_a_worker_that_is_told_to_stop_holds_nothing_against_the_message_it_had_in_hand(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "GRACE", 0.1)
+    smtp.script["rcpt"] = {"tarpit@x.test": Hang()}
+    mail.send("tarpit@x.test")
+    for time in range(1, outbox.MOST_CRASHES + 2):
+        stop = threading.Event()
+        draining = threading.Thread(target=mail.process_queue, kwargs={"stop": stop})
+        draining.start()
+        smtp.wait_for_stage("rcpt", time)
+        stop.set()
+        draining.join(20)
+    assert rows(mail, "message")[0]["crashes"] is None
+    smtp.script.clear()
+    smtp.release()
+    mail.process_queue()
+    assert statuses(mail) == ["sent"]
+    assert rows(mail, "message")[0]["attempts"] == 1
+
+
+def test_a_journal_counts_wherever_it_is_read_on_the_same_machine_and_not_after_its_crash(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another container, or after a restart of it, with another host name."""
+    expected = []
+    for machine in (leases.this_machine(), "before the crash"):
+        mail.send("ann@x.test")
+        left = Journal(mail.site.journals)
+        options = {"host_name": "another-container", "machine": machine, "journal": left.path}
+        dead = leases.register(mail.db, token=left.token, pid=1, now=clock.now, **options)  # type: ignore[arg-type]
+        assert len(outbox.claim(mail.db, dead, limit=9, now=clock.now)) == 1
+        left.abandon()
+        for _ in range(3):
+            clock.advance(leases.LEASE)
+            mail.process_queue()
+        expected.append((statuses(mail)[-1], len(smtp.messages), Path(left.path).exists()))
+    assert expected == [("sent", 1, False), ("in_doubt", 1, False)]
+
+
+@pytest.mark.parametrize("damage", [{"due": None}, {"priority": 7}, {"priority": None}, {"priority": -1}])
+def test_what_waits_without_a_time_or_a_priority_is_sent_after_all(
+    mail: QueuedMailer, smtp: ScriptedServer, damage: dict[str, Any]
+) -> None:
+    mail.send("ann@x.test")
+    mail.db(mail.db.mailqueue_message.id > 0).update(**damage)
+    mail.db.commit()
+    mail.process_queue()
+    mail.process_queue()
+    assert len(smtp.messages) == 1
+
+
+def test_a_probe_set_by_a_clock_that_was_ahead_is_made_when_the_clock_is_right_again(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    clock.advance(2 * 3600)
+    smtp.script["ehlo"] = Reply(550, "5.7.1 go away")
+    mail.send("ann@x.test", send_at=START)
+    mail.process_queue()
+    mail.db(mail.db.mailqueue_message.id > 0).update(due=START)
+    mail.db(mail.db.mailqueue_recipient.id > 0).update(due=START)
+    mail.db.commit()
+    clock.advance(-2 * 3600)
+    smtp.script.clear()
+    assert mail.process_queue()["sent"] == 1
+
+
+@pytest.mark.parametrize("connections", [0, -1, True, 1.5])
+def test_a_number_of_connections_that_is_none_is_refused(tmp_path: Path, connections: Any) -> None:
+    with pytest.raises(ValueError, match="connections"):
+        make_mail(tmp_path, connections=connections)

@@ -64,7 +64,8 @@ def _admit_paused(db: Any, row: Any, settings: Sequence[object], now: float) -> 
     table = db[TRANSPORT]
     print_now = fingerprint(settings, row.salt)
     changed = print_now != row.fingerprint
-    if not changed and now < row.next_probe:
+    # A probe that is further away than any can be was set by a clock that was wrong.
+    if not changed and now < row.next_probe <= now + LONGEST_PROBE:
         return PAUSED
     failures = 0 if changed else row.failures
     booked = db((table.id == row.id) & (table.next_probe == row.next_probe)).update(

@@ -76,6 +76,10 @@ class Journal:
         """Record that a message was surely not sent, and goes back as it was; as answered() does."""
         self._keep(message_id, {"released": message_id})
 
+    def ended(self) -> None:
+        """Record that the worker ends in good order: what it had in hand did not kill it."""
+        self._keep(0, {"ended": True})
+
     @property
     def is_behind(self) -> bool:
         """Whether there is something that the disk has not taken yet."""
@@ -238,6 +242,9 @@ def _take_in(
 ) -> None:
     if "begun" in fact:
         begun.add(int(fact["begun"]))
+        return
+    if "ended" in fact:
+        begun.clear()
         return
     if "dot" in fact:
         started.setdefault(int(fact["dot"]), []).extend(fact["recipients"])

@@ -9,6 +9,7 @@ worker that still sends, whatever one machine's clock does.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +22,31 @@ CONFIRM = 15.0  # seconds between suspecting a worker and taking its claims over
 LEASE = 20.0  # seconds without a heartbeat after which a worker is suspected
 
 
-def register(db: Any, *, token: str, host_name: str, pid: int, journal: str, now: float) -> int:
-    """Make a worker known, so that its claims can be told to be dead or alive. Commits."""
+def this_machine() -> str:
+    """Which start of which machine this is: the same in all of its containers, another after a crash."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()[:64]
+    except OSError:  # not Linux
+        return socket.gethostname()[:64]
+
+
+def register(
+    db: Any, *, token: str, host_name: str, pid: int, journal: str, now: float, machine: str | None = None
+) -> int:
+    """Make a worker known, so that its claims can be told to be dead or alive. Commits.
+
+    Args:
+        machine: where it runs; here by default.
+    """
     worker_id = db[WORKER].insert(
-        token=token, host_name=host_name[:255], pid=pid, journal=journal, started_on=now, beat_on=now
+        token=token,
+        host_name=host_name[:255],
+        machine=machine or this_machine(),
+        pid=pid,
+        journal=journal,
+        started_on=now,
+        beat_on=now,
     )
     db.commit()
     return int(worker_id)

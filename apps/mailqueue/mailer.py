@@ -64,8 +64,10 @@ class MailQueue:
 
         Raises:
             TablesMissing: the tables are not there and the DAL may not create them.
-            ValueError: doubt is neither "resend" nor "hold".
+            ValueError: doubt is neither "resend" nor "hold", or connections is less than 1.
         """
+        if isinstance(connections, bool) or not isinstance(connections, int) or connections < 1:
+            raise ValueError(f"connections is {connections!r}, expected a whole number from 1 up")
         if doubt not in DOUBTS:
             raise ValueError(f"doubt is {doubt!r}, expected one of {DOUBTS}")
         self.db = db

@@ -75,6 +75,8 @@ class Claimed:
     smtputf8: bool
     tried_on: float | None
     doubt: str | None
+    priority: int
+    expires_on: float | None
     recipients: tuple[Pending, ...]
 
 
@@ -414,6 +416,8 @@ def _claimed(db: Any, row: Any, now: float) -> Claimed:
         smtputf8=bool(row.smtputf8),
         tried_on=row.tried_on,
         doubt=row.doubt,
+        priority=row.priority,
+        expires_on=row.expires_on,
         recipients=tuple(_to_try(db, row.id, now)),
     )
 
@@ -658,6 +662,25 @@ def expire(db: Any, *, now: float, retention: Retention, limit: int = 200) -> in
         ended += 1
     db.commit()
     return ended
+
+
+def mend_waiting(db: Any, now: float) -> None:
+    """Have what waits without a time, or with a priority that is none, be claimed after all. Commits.
+
+    Nothing here leaves a row like that. Looks at all that waits, so only where nothing is due.
+    """
+    due = next_due(db)
+    if due is not None and due <= now:
+        return
+    message = db[MESSAGE]
+    free = message.status.belongs([words.QUEUED, words.DEFERRED]) & (message.claim == None)  # noqa: E711
+    for row in db(free & (message.due == None)).select(message.id):  # noqa: E711
+        if _hold(db, row.id):
+            _let_go(db, row.id)
+            _settle(db, row.id, now)
+    known = message.priority.belongs(words.PRIORITIES)
+    db(free & ((message.priority == None) | ~known)).update(priority=words.NORMAL)  # noqa: E711
+    db.commit()
 
 
 def recover(

@@ -80,8 +80,9 @@ class _Service:
         self._stuck_for = POLL
         while not self._stop.is_set():
             moments = [moment for moment in self._look() if moment is not None]
-            wait = min([self._drained + SWEEP, *moments]) - self._site.clock()
-            if wait <= 0:
+            now = self._site.clock()
+            wait = min([self._drained + SWEEP, *moments]) - now
+            if wait <= 0 or now < self._drained:  # a clock that was set back
                 return
             self._pause(min(wait, POLL))
             self._report_now_and_then()

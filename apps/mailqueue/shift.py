@@ -71,13 +71,15 @@ class Shift:
         self._heart.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._over.set()
         self._heart.join()
         if self.complete or self._lost:
             self.journal.close()
             leases.retire(self._site.db, self.worker_id)
         else:
+            if error is None:
+                self.journal.ended()
             self.journal.abandon()
 
     def _make_journal(self, token: str) -> journal.Journal:

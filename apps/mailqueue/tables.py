@@ -39,7 +39,10 @@ def local_time(moment: float | None, row: Any = None) -> str:
     """A stored time as people read it, in the server's own time zone; "" for None."""
     if moment is None:
         return ""
-    return datetime.datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # damaged: no page may break because of it
+        return f"{moment:g}"
 
 
 def _time(name: str, **options: Any) -> Any:
@@ -118,6 +121,7 @@ def _worker_fields() -> list[Any]:
     return [
         Field("token", length=32),
         Field("host_name", length=255),
+        Field("machine", length=64),  # which start of which machine: a journal is whole only within it
         Field("pid", "integer"),
         Field("journal", length=255),  # its file, on that host
         _time("started_on"),
@@ -160,7 +164,7 @@ def _problem_fields() -> list[Any]:
 
 def _dedupe_fields() -> list[Any]:
     return [
-        Field("dedupe_key", length=150, unique=True),
+        Field("dedupe_key", length=64, unique=True),  # SHA-256
         _time("until_on"),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ HOLD: Final = "hold"  # it waits for the administrator's decision
 DOUBTS: Final = (RESEND, HOLD)
 
 LONGEST_KEY: Final = 150  # characters of a dedupe key
+LATEST: Final = 250_000_000_000.0  # epoch seconds: in the last years that a datetime can name
 _DAY: Final = 86400.0
 
 
@@ -28,7 +30,8 @@ class Terms:
         due: when it may be sent first.
         expires_on: when it is not to be sent any more; None: never.
         doubt: RESEND or HOLD; None: as the site does.
-        dedupe: of several messages with the same key only the first is queued; None: no key.
+        dedupe: of several messages with the same key only the first is queued; a hash of it, since
+            databases differ in which texts they take for the same. None: no key.
         dedupe_until: until when.
     """
 
@@ -56,7 +59,8 @@ def terms(
 
     Args:
         now: epoch seconds.
-        priority, category, doubt, dedupe: as in Terms.
+        priority, category, doubt: as in Terms.
+        dedupe: the key as the host gives it.
         send_at: not before; a datetime without a time zone is the server's local time, a number
             epoch seconds.
         expires_after: how long after that, or after now, it is worth sending; a number is seconds.
@@ -72,32 +76,43 @@ def terms(
     if dedupe is not None and not (isinstance(dedupe, str) and 0 < len(dedupe) <= LONGEST_KEY):
         raise BadMessage(f"dedupe: expected a text of 1 to {LONGEST_KEY} characters.")
     due = now if send_at is None else max(_moment(send_at), now)
+    lasts = None if expires_after is None else _span(expires_after, "expires_after")
     return Terms(
         due=due,
         priority=priority,
         category=category,
-        expires_on=None if expires_after is None else due + _span(expires_after, "expires_after"),
+        expires_on=None if lasts is None else min(due + lasts, LATEST),
         doubt=doubt,
-        dedupe=dedupe,
+        dedupe=None if dedupe is None else _hash(dedupe),
         dedupe_until=now + _span(dedupe_window, "dedupe_window"),
     )
 
 
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _moment(value: datetime | float) -> float:
     try:
-        moment = value.timestamp() if isinstance(value, datetime) else float(value)
-    except (TypeError, ValueError, OverflowError, OSError) as error:
-        raise BadMessage(f"send_at: expected a datetime or epoch seconds: {error}.") from error
-    if not math.isfinite(moment):
-        raise BadMessage("send_at: expected a datetime or epoch seconds.")
+        moment = value.timestamp() if isinstance(value, datetime) else _number(value, "send_at")
+    except (ValueError, OverflowError, OSError) as error:
+        raise BadMessage(f"send_at: {error}") from error
+    if not -LATEST < moment < LATEST:
+        raise BadMessage("send_at: expected a datetime or epoch seconds; this is out of all range.")
     return moment
 
 
 def _span(value: timedelta | float, argument: str) -> float:
-    try:
-        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadMessage(f"{argument}: expected seconds or a timedelta: {error}.") from error
+    seconds = value.total_seconds() if isinstance(value, timedelta) else _number(value, argument)
     if not (math.isfinite(seconds) and seconds > 0):
         raise BadMessage(f"{argument}: expected more than 0 seconds.")
     return seconds
+
+
+def _number(value: object, argument: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BadMessage(f"{argument}: expected a number or a date or time, got {type(value).__name__}.")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise BadMessage(f"{argument}: {error}.") from error

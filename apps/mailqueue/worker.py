@@ -7,7 +7,6 @@ raises, ends in the rows of the message it was given, never in the messages behi
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections import deque
@@ -35,6 +34,7 @@ GROUP = 50  # messages finished in one transaction, at most
 GROUP_SECONDS = 0.5  # and how long a finished one may wait for it
 MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
 GRACE = 5.0  # seconds for messages at hand when the work is to end
+EXTRA_TURN = 30.0  # seconds for which others are sent, when the drain cannot end for one that waits
 LAST_ANSWERS = 60.0  # and when the database fails, but nobody is in a hurry
 TRIES = 3  # for a transaction that the database may undo for reasons of its own
 GIVE_WAY = 0.1  # seconds before it is tried again, so that whoever was preferred is through by then
@@ -69,6 +69,8 @@ def drain(site: Site, *, until: float | None = None, stop: threading.Event | Non
             if way.ready() and not ending():
                 _send(site, way, counts, ending, stop)
                 way.settle()
+            else:
+                outbox.mend_waiting(site.db, site.clock())
         finally:
             way.close()
         outbox.purge(site.db, now=site.clock(), retention=site.retention)
@@ -103,13 +105,22 @@ def _note_presence(site: Site) -> None:
 
 def recover(site: Site) -> None:
     """Take back what dead workers had claimed. Commits on the site's DAL."""
-    host, now = socket.gethostname(), site.clock()
-    gone = leases.dead(site.db, now, lambda row: row.host_name == host and journal.owner_is_gone(row.journal))
+    machine, now = leases.this_machine(), site.clock()
+    gone = leases.dead(
+        site.db, now, lambda row: row.machine == machine and journal.owner_is_gone(row.journal)
+    )
     for row in gone:
-        evidence = journal.read(row.journal) if row.host_name == host else None
-        discard = partial(journal.discard, row.journal) if evidence is not None else lambda: None
+        # What a machine that crashed had not on its disk is missing in a journal of before.
+        evidence = journal.read(row.journal) if row.machine == machine else None
+        discard = partial(journal.discard, row.journal)
         taken = outbox.recover(site.db, row, evidence, site.recovery, now=now, forget=discard)
-        logger.warning("worker %s on %s is gone; %d messages were taken back", row.pid, row.host_name, taken)
+        if taken:
+            logger.warning(
+                "worker %s on %s left %d messages unfinished; they were taken back",
+                row.pid,
+                row.host_name,
+                taken,
+            )
     orphans = outbox.recover_orphans(site.db, site.recovery, now=now)
     if orphans:
         logger.warning("%d messages were claimed by no worker there is; they were taken back", orphans)
@@ -143,6 +154,8 @@ class _Drain:
         self._done: list[Finished] = []
         self._flushed = self._looked_around = self._looked_for_urgent = time.monotonic()
         self._patience = float("inf")
+        self._over_since: float | None = None
+        self._owed = False  # whether less urgent mail has its turn before urgent mail overtakes again
 
     def run(self) -> None:
         """Send until nothing is due, the way is blocked, or the work is to end."""
@@ -174,14 +187,27 @@ class _Drain:
 
     def _dispatch(self) -> None:
         """Give the connections enough to do, as far as there is any."""
-        if not self._way.usable or self._ending():
+        if not self._way.usable or (self._stop and self._stop.is_set()):
             self._close()
+        elif self._is_turn_over():
+            return
         else:
             self._let_urgent_overtake()
         while not self._shift.closing.is_set() and len(self._at_work) < 2 * max(len(self._senders), 1):
             if not self._claimed and not self._claim():
                 break
             self._give_to_sender(self._claimed.popleft())
+
+    def _is_turn_over(self) -> bool:
+        """Whether to wait for the messages at hand, so that this drain can end.
+
+        A server may let one of them wait for many minutes; the others do not wait with it.
+        """
+        if not self._ending():
+            return False
+        if self._over_since is None:
+            self._over_since = time.monotonic()
+        return (time.monotonic() - self._over_since) % (GRACE + EXTRA_TURN) < GRACE
 
     def _close(self) -> None:
         """Begin no further message. What no connection has taken up yet comes back."""
@@ -199,18 +225,24 @@ class _Drain:
     def _claim(self) -> bool:
         if self._way.probing and self._at_work:
             return False
-        _expire(self._site)
         self._claimed.extend(self._take(1 if self._way.probing else BATCH, words.PRIORITIES))
         return bool(self._claimed)
 
     def _let_urgent_overtake(self) -> None:
-        """A slow server may take minutes for what is claimed; urgent mail does not wait for it."""
-        if not self._claimed or time.monotonic() - self._looked_for_urgent < URGENT_SECONDS:
+        """A slow server may take minutes for what is claimed; urgent mail does not wait for it.
+
+        Nor does it starve what it overtakes: after a few of them another one has its turn.
+        """
+        if not self._claimed or self._owed or self._claimed[0].priority == words.URGENT:
             return
-        self._looked_for_urgent = time.monotonic()
-        self._claimed.extendleft(reversed(self._take(BATCH, (words.URGENT,))))
+        if time.monotonic() - self._looked_for_urgent >= URGENT_SECONDS:
+            self._looked_for_urgent = time.monotonic()
+            urgent = self._take(outbox.SHARE, (words.URGENT,))
+            self._claimed.extendleft(reversed(urgent))
+            self._owed = bool(urgent)
 
     def _take(self, limit: int, priorities: Sequence[int]) -> list[Claimed]:
+        _expire(self._site)
         db, worker, now = self._site.db, self._shift.worker_id, self._site.clock()
         # Not after a lost connection: its claim may stand, and only recovery would find those messages.
         return self._again_if(
@@ -226,6 +258,11 @@ class _Drain:
             recover(self._site)
 
     def _give_to_sender(self, claimed: Claimed) -> None:
+        if claimed.priority != words.URGENT:
+            self._owed = False
+        if claimed.expires_on is not None and claimed.expires_on <= self._site.clock():
+            outbox.release(self._site.db, [claimed], self._site.clock())  # to be expired with the next claim
+            return
         try:
             mime = outbox.content(self._site.db, claimed.id)
         except ValueError as error:
@@ -331,7 +368,7 @@ class _Drain:
 
     def _again_if(self, worth: Callable[[Exception], bool], work: Callable[[], _Result]) -> _Result:
         """What one transaction brings, which is tried again after a fault that is worth it."""
-        for _ in range(TRIES - 1):
+        for _ in range(0 if self._stop and self._stop.is_set() else TRIES - 1):
             try:
                 return work()
             except database.faults(self._site.db) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from ..mailer import MailQueue
 
 logger = logging.getLogger("mailqueue")
 
-END_SECONDS = 15.0  # for the messages at hand and what is to be written of them
+END_SECONDS = 25.0  # for the messages at hand and what is to be written of them
 
 
 class NothingToServe(MailQueueError):
@@ -53,11 +54,17 @@ def load(apps_folder: str, app_name: str) -> list[MailQueue]:
     install_args({"apps_folder": apps_folder, "yes": True, "app_names": app_name})
     Reloader.import_apps()
     if error := Reloader.ERRORS.get(app_name):
-        raise NothingToServe(f"The app {app_name} cannot be loaded.\n{error}")
+        raise NothingToServe(f"The app {app_name} cannot be loaded: {_last_line(error)}")
     mailers = list(_mailers().get(app_name, ()))
     if not mailers:
         raise NothingToServe(f"The app {app_name} makes no QueuedMailer when it is loaded.")
     return mailers
+
+
+def _last_line(traceback: object) -> str:
+    """What went wrong; the lines before it show the app's source, and may show what is secret in it."""
+    lines = str(traceback).strip().splitlines() or [""]
+    return re.sub(r"://[^/@\s]*@", "://***@", lines[-1])
 
 
 def work(apps_folder: str, app_name: str) -> int:
