@@ -38,24 +38,24 @@ class Way:
     """The way out of one drain. Uses the site's DAL, and commits on it.
 
     Attributes:
-        transport: the one it opened, once ready() has made it.
         usable: whether messages may still be begun.
         probing: whether one message is to show that a paused transport works again.
     """
 
-    transport: Transport
-
     def __init__(self, site: Site):
         self._site = site
+        self._transport: Transport | None = None  # until a connection takes it
         self._db = site.db
         self.usable = False
         self.probing = False
 
     def ready(self) -> bool:
         """Whether there is mail to send, and the transport admits it and opens."""
-        fault = self._make_transport()
-        if fault:
-            self._report(fault, "")
+        try:
+            transport = self._transport = self._site.make_transport()
+            self._name, self._settings = str(transport.name), transport.settings()
+        except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
+            self._report(classify_exception(words.CONFIG, error), "")
             return False
         now = self._site.clock()
         self._attend_to_problems(now)
@@ -65,15 +65,7 @@ class Way:
         self.probing = admission == breaker.PROBE
         work = due is not None and due <= now
         self.usable = admission != breaker.PAUSED and (work or self.probing)
-        return self.usable and self._open() and work
-
-    def _make_transport(self) -> Failure | None:
-        try:
-            self.transport = self._site.make_transport()
-            self._name, self._settings = str(self.transport.name), self.transport.settings()
-        except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
-            return classify_exception(words.CONFIG, error)
-        return None
+        return self.usable and self._open(transport) and work
 
     def _attend_to_problems(self, now: float) -> None:
         if not problems.any_open(self._db):
@@ -84,12 +76,12 @@ class Way:
             outbox.wake_held(self._db, now)
         self._db.commit()
 
-    def _open(self) -> bool:
+    def _open(self, transport: Transport) -> bool:
         try:
-            self.transport.open()
+            transport.open()
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
-            stage = self.transport.stage
-            close(self.transport)
+            stage = transport.stage
+            close(transport)
             self.block(classify_exception(stage, error))
             return False
         now, name = self._site.clock(), self._name
@@ -154,7 +146,16 @@ class Way:
             problems.resolve_unless(self._db, self._name, kinds, self._site.clock())
         self._db.commit()
 
+    def take_transport(self) -> Transport:
+        """A transport for a connection to keep: the one that ready() opened, then further ones.
+
+        Raises:
+            Exception: the settings have been spoilt since.
+        """
+        opened, self._transport = self._transport, None
+        return opened or self._site.make_transport()
+
     def close(self) -> None:
-        """End the connection that ready() opened, if no sender has."""
-        if hasattr(self, "transport"):
-            close(self.transport)
+        """End what ready() opened and no connection took: what one took may be at work still."""
+        if self._transport:
+            close(self._transport)

@@ -290,7 +290,7 @@ class _Drain:
         if len(self._senders) >= min(self._most_senders, worth):
             return
         try:
-            transport = self._site.make_transport() if self._senders else self._way.transport
+            transport = self._way.take_transport()
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
             failure = classify_exception(words.CONFIG, error)  # the next drain will report it
             logger.warning("there is no further connection: %s", failure.text)
