@@ -49,6 +49,11 @@ class Gear:
 def gear(folder: Path, databases: tuple[str, ...], rtts: tuple[int, ...]) -> Iterator[Gear]:
     """Start everything, and end it.
 
+    Args:
+        folder: of the benchmark.
+        databases: names of those wanted.
+        rtts: milliseconds; 0 is always there.
+
     Raises:
         lab.Missing: something is not on this machine.
     """
@@ -59,5 +64,4 @@ def gear(folder: Path, databases: tuple[str, ...], rtts: tuple[int, ...]) -> Ite
             ways[rtt] = stack.enter_context(closing(services.FarSink(sink, rtt))).port
         servers = {name: stack.enter_context(closing(services.DATABASES[name](folder))) for name in databases}
         redis = stack.enter_context(closing(services.Redis(folder)))
-        stack.enter_context(closing(services.Spin()))
         yield Gear(folder, sink, ways, servers, redis)

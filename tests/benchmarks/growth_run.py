@@ -35,7 +35,6 @@ def _open(spec: dict[str, Any], url: str) -> Adapter:
 def _queue(adapter: Adapter, n: int) -> None:
     for number in range(n):
         adapter.send(number)
-    adapter.db.commit()
 
 
 # --- filling ---------------------------------------------------------------------------------

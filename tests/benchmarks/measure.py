@@ -9,6 +9,7 @@ import platform
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import lab
 import latency
 import options
 import report
+import services
 import targets
 from gear import Gear, gear
 from targets import Verdict
@@ -37,7 +39,7 @@ def main() -> int:
     asked = options.parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(UNMEASURED))  # so that what was started is ended
     try:
-        with gear(asked.folder, asked.databases, asked.plan.rtts) as ready:
+        with gear(asked.folder, asked.databases, asked.plan.rtts) as ready, _spinning(asked.spin):
             if "verify" in asked.parts and verify(ready, asked.databases):
                 print("the contenders do not all send the same", file=sys.stderr)
                 return UNMEASURED
@@ -47,6 +49,10 @@ def main() -> int:
         return UNMEASURED
     print(f"\nresults: {_store(asked.folder, results, verdicts)}")
     return 0 if all(verdict.met for verdict in verdicts) else 1
+
+
+def _spinning(wanted: bool) -> AbstractContextManager[object]:
+    return closing(services.Spin()) if wanted else nullcontext()
 
 
 def _measure(ready: Gear, asked: argparse.Namespace) -> tuple[dict[str, Any], list[Verdict]]:
@@ -68,9 +74,7 @@ def _measure(ready: Gear, asked: argparse.Namespace) -> tuple[dict[str, Any], li
         results["drains"] = list(map(asdict, rows))
         verdicts = [*targets.of_drains(rows), *verdicts]
         print(*report.of_drains(rows), sep="\n")
-    for part in ("composing", "latency", "growth"):
-        if part in results:
-            print(f"\n{part}: {json.dumps(results[part], indent=1)}")
+    print(*report.of_others(results), sep="\n")
     print(*report.of_verdicts(verdicts), sep="\n")
     return results, verdicts
 

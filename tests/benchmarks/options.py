@@ -59,6 +59,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--parts", type=_words(PARTS), default=PARTS, help="comma list of " + ", ".join(PARTS)
     )
+    parser.add_argument("--spin", action="store_true", help="keep idle CPUs busy; see README.md")
     parser.add_argument(
         "--folder",
         type=Path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from drains import Measured
 from targets import Verdict
@@ -38,6 +39,21 @@ def _line(name: str, rows: Sequence[Measured]) -> str:
     medians = "".join(f"{statistics.median(map(figure, good)):12.3f}" for _, figure in _COLUMNS)
     rates = sorted(row.rate for row in good)
     return f"{name:40}{good[0].n:6}{medians}  [{rates[0]:.0f}..{rates[-1]:.0f}]{failed}"
+
+
+def of_others(results: dict[str, Any]) -> Iterator[str]:
+    """What was found besides the drains, one line each."""
+    for part in ("composing", "latency", "growth"):
+        found = results.get(part, [])
+        for one in found if isinstance(found, list) else [found]:
+            figures = ", ".join(
+                f"{name} {_shown(value)}" for name, value in one.items() if value not in (None, "")
+            )
+            yield f"{part}: {figures}"
+
+
+def _shown(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def of_verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:

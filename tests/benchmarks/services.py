@@ -310,8 +310,8 @@ class Redis:
 class Spin:
     """A busy loop for each CPU that yields to everything else, but keeps a virtual CPU from halting.
 
-    To wake a halted one costs up to 200 microseconds, which differs by the factor 4 from run to run
-    and would be all that is measured at RTT 0.
+    Where waking a halted one is dear, it makes figures at RTT 0 repeatable. It is not neutral: where
+    waking is cheap it slows what waits for a disk or a database more than what does not.
     """
 
     def __init__(self) -> None:

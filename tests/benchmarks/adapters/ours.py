@@ -34,7 +34,7 @@ def _use_wal(adapter: Any) -> None:
 
 
 class Adapter(Contender):
-    """What a site does: send() and commit; the worker: process_queue()."""
+    """What a site does: send(); its worker: process_queue()."""
 
     def set_up(self) -> None:
         given = {"connections": int(self.options["connections"])} if "connections" in self.options else {}
@@ -46,12 +46,12 @@ class Adapter(Contender):
     def enqueue(self, n: int) -> None:
         for number in range(n):
             self.send(number)
-            self.db.commit()
 
     def send(self, number: int) -> None:
-        """Queue one message; the caller commits."""
+        """Queue one message, in a transaction of its own."""
         message = messages.make(number)
         self.mail.send(message["to"], subject=message["subject"], body=(message["text"], message["html"]))
+        self.db.commit()  # where send() found a transaction open, it has not
 
     def drain(self) -> None:
         while self.mail.process_queue()["sent"]:
