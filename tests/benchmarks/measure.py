@@ -83,7 +83,7 @@ def _store(folder: Path, results: dict[str, Any], verdicts: list[Verdict]) -> Pa
     kept = folder / "results" / time.strftime("%Y%m%d-%H%M%S.json")
     kept.parent.mkdir(exist_ok=True)
     machine = {"system": platform.platform(), "cpus": os.cpu_count(), "python": platform.python_version()}
-    told = [{**asdict(verdict), "met": verdict.met} for verdict in verdicts]
+    told = [{**asdict(verdict), "measured": verdict.measured, "met": verdict.met} for verdict in verdicts]
     whole = {"command": sys.argv[1:], **machine, "targets": told, **results}
     kept.write_text(json.dumps(whole, indent=1), encoding="utf-8")
     return kept

@@ -34,7 +34,7 @@ class Plan:
     idle: float
 
 
-QUICK = Plan(n=500, reps=2, rtts=(0,), sizes=(10_000, 100_000), latencies=30, idle=5.0)
+QUICK = Plan(n=500, reps=3, rtts=(0,), sizes=(10_000, 100_000), latencies=30, idle=5.0)
 FULL = Plan(n=2000, reps=5, rtts=(0, 10, 50), sizes=(10_000, 1_000_000), latencies=200, idle=30.0)
 
 
@@ -52,7 +52,7 @@ def _words(allowed: tuple[str, ...]) -> type:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options, with `plan` among them."""
     parser = argparse.ArgumentParser(description="Measure mailqueue and its peers side by side.")
-    parser.add_argument("--quick", action="store_true", help="a short run: fewer messages, RTT 0, 2 rounds")
+    parser.add_argument("--quick", action="store_true", help="a short run: fewer messages, RTT 0, 3 rounds")
     parser.add_argument(
         "--databases", type=_words(DATABASES), default=DATABASES, help="comma list of " + ", ".join(DATABASES)
     )

@@ -58,10 +58,12 @@ def _shown(value: object) -> str:
 
 def of_verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
     """A line for each target."""
-    yield f"\n{'target':76}{'bound':>12}{'measured':>12}  met"
+    yield f"\n{'target':80}{'bound':>10}{'measured':>12}  met [lowest..highest round]"
     for verdict in verdicts:
         bound = f"{'<=' if verdict.at_most else '>='} {verdict.bound:g}{verdict.unit}"
         measured = "-" if verdict.measured is None else f"{verdict.measured:.3g}{verdict.unit}"
-        yield f"{verdict.what:76}{bound:>12}{measured:>12}  {'yes' if verdict.met else 'NO'}"
+        several = len(verdict.values) > 1
+        spread = f"[{min(verdict.values):.3g}..{max(verdict.values):.3g}]" if several else ""
+        yield f"{verdict.what:80}{bound:>10}{measured:>12}  {'yes' if verdict.met else 'NO ':3} {spread}"
     met = sum(verdict.met for verdict in verdicts)
     yield f"{met} of {len(verdicts)} targets are met"

@@ -47,15 +47,20 @@ class Verdict:
     """One target: what it is about, the bound, what was measured.
 
     Args:
-        measured: None where it could not be measured, which does not meet it.
+        values: what was measured, in each round; none where it could not be, which does not meet it.
         at_most: whether the bound is an upper one.
     """
 
     what: str
-    measured: float | None
+    values: tuple[float, ...]
     bound: float
     unit: str
     at_most: bool
+
+    @property
+    def measured(self) -> float | None:
+        """The median, which is judged."""
+        return statistics.median(self.values) if self.values else None
 
     @property
     def met(self) -> bool:
@@ -65,7 +70,7 @@ class Verdict:
         return self.measured <= self.bound if self.at_most else self.measured >= self.bound
 
 
-def median_ratio(
+def ratios(
     rows: Sequence[Measured],
     ours: str,
     other: str,
@@ -73,33 +78,32 @@ def median_ratio(
     *,
     database: str,
     rtt: int,
-) -> float | None:
-    """The median, over the rounds, of our figure divided by the other's; None where no round has both."""
+) -> tuple[float, ...]:
+    """Our figure divided by the other's, in each round that has both."""
     good = [row for row in rows if row.rtt == rtt and not row.error]
     by_round = {
         row.round: figure(row)
         for row in good
         if row.contender == other and row.database in (database, NO_DATABASE)
     }
-    ratios = [
+    return tuple(
         figure(row) / by_round[row.round]
         for row in good
         if row.contender == ours and row.database == database and by_round.get(row.round)
-    ]
-    return statistics.median(ratios) if ratios else None
+    )
 
 
 def of_drains(rows: Sequence[Measured]) -> Iterator[Verdict]:
     """The targets of draining and enqueueing, on what was measured of them."""
     for rtt, database in sorted({(row.rtt, row.database) for row in rows if row.database != NO_DATABASE}):
         for ours, other, bound in _FAR if rtt else _NEAR:
-            ratio = median_ratio(rows, ours, other, lambda row: row.rate, database=database, rtt=rtt)
-            yield Verdict(f"drain, RTT {rtt}, {database}: {ours} / {other}", ratio, bound, "x", False)
+            found = ratios(rows, ours, other, lambda row: row.rate, database=database, rtt=rtt)
+            yield Verdict(f"drain, RTT {rtt}, {database}: {ours} / {other}", found, bound, "x", False)
     databases = {row.database for row in rows if row.rtt == 0}
     for database, (what, other, figure, bound) in _ENQUEUE.items():
         if database in databases:
-            ratio = median_ratio(rows, OURS, other, figure, database=database, rtt=0)
-            yield Verdict(f"enqueue, {database}: {what} / {other}", ratio, bound, "x", True)
+            found = ratios(rows, OURS, other, figure, database=database, rtt=0)
+            yield Verdict(f"enqueue, {database}: {what} / {other}", found, bound, "x", True)
 
 
 def _waiting(row: Measured) -> float:
@@ -115,25 +119,25 @@ _ENQUEUE: dict[str, tuple[str, str, Callable[[Measured], float], float]] = {
 
 def of_composing(figures: dict[str, float]) -> Iterator[Verdict]:
     """The target of composing alone."""
-    yield Verdict("composing a message", figures["mailqueue"], LARGEST_COMPOSING, " ms", True)
+    yield Verdict("composing a message", (figures["mailqueue"],), LARGEST_COMPOSING, " ms", True)
 
 
 def of_growth(rows: Sequence[Growth]) -> Iterator[Verdict]:
     """The targets of growth."""
     for row in rows:
         few, many = (f"{size:,}" for size in row.sizes)
-        ratio = None if row.error else row.ratio
+        ratio = () if row.error else (row.ratio,)
         yield Verdict(
             f"claim, {row.database}: {row.kind} of {many} / {few}", ratio, LARGEST_GROWTH, "x", True
         )
         if row.memory_mb is not None:
             what = f"worker memory, {row.database}: {many} due"
-            yield Verdict(what, row.memory_mb, LARGEST_MEMORY, " MB", True)
+            yield Verdict(what, (row.memory_mb,), LARGEST_MEMORY, " MB", True)
 
 
 def of_latency(rows: Sequence[Latency]) -> Iterator[Verdict]:
     """The targets of a worker that waits for work."""
     for row in rows:
-        p95, idle = (None, None) if row.error else (row.p95, row.idle_cpu)
+        p95, idle = ((), ()) if row.error else ((row.p95,), (row.idle_cpu,))
         yield Verdict(f"commit to DATA, p95, {row.database}", p95, LARGEST_LATENCY, " ms", True)
         yield Verdict(f"worker's CPU while idle, {row.database}", idle, LARGEST_IDLE, " %", True)

@@ -13,8 +13,8 @@ def _rate(contender: str, turn: int, rate: float, database: str = "postgres", er
     return Measured(contender, database, 0, turn, 100, rate=rate, error=error)
 
 
-def _ratio(rows: list[Measured], other: str) -> float | None:
-    return targets.median_ratio(rows, OURS, other, lambda row: row.rate, database="postgres", rtt=0)
+def _ratios(rows: list[Measured], other: str) -> tuple[float, ...]:
+    return targets.ratios(rows, OURS, other, lambda row: row.rate, database="postgres", rtt=0)
 
 
 def test_ratios_are_taken_within_a_round_and_not_between_medians() -> None:
@@ -22,15 +22,17 @@ def test_ratios_are_taken_within_a_round_and_not_between_medians() -> None:
         *(_rate(OURS, turn, rate) for turn, rate in enumerate((10, 200, 3000))),
         *(_rate(DJANGO_MAILER, turn, rate) for turn, rate in enumerate((5, 40, 1500))),
     ]
-    assert _ratio(rows, DJANGO_MAILER) == 2.0  # the ratio of the medians would be 5
+    (verdict,) = [verdict for verdict in targets.of_drains(rows) if verdict.what.endswith(DJANGO_MAILER)]
+    assert verdict.values == (2.0, 5.0, 2.0)
+    assert verdict.measured == 2.0  # the ratio of the medians would be 5
 
 
 def test_one_without_a_database_is_compared_on_every_database() -> None:
-    assert _ratio([_rate(OURS, 0, 300), _rate(RAW, 0, 100, "-")], RAW) == 3.0
+    assert _ratios([_rate(OURS, 0, 300), _rate(RAW, 0, 100, "-")], RAW) == (3.0,)
 
 
 def test_a_contender_is_not_compared_with_one_on_another_database() -> None:
-    assert _ratio([_rate(OURS, 0, 300), _rate(DJANGO_MAILER, 0, 100, "sqlite")], DJANGO_MAILER) is None
+    assert _ratios([_rate(OURS, 0, 300), _rate(DJANGO_MAILER, 0, 100, "sqlite")], DJANGO_MAILER) == ()
 
 
 def test_a_round_in_which_one_of_the_two_failed_does_not_count() -> None:
@@ -39,7 +41,7 @@ def test_a_round_in_which_one_of_the_two_failed_does_not_count() -> None:
         _rate(DJANGO_MAILER, 0, 1, error="the sink got 99 messages of 100"),
         _rate(DJANGO_MAILER, 1, 50),
     ]
-    assert _ratio(rows, DJANGO_MAILER) == 2.0
+    assert _ratios(rows, DJANGO_MAILER) == (2.0,)
 
 
 def test_a_target_that_was_not_measured_is_not_met() -> None:
