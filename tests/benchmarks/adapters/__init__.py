@@ -1,0 +1,1 @@
+"""One module for each contender, with a class Adapter; base.py says what it must have."""
