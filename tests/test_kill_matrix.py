@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import coverage
 import pytest
 from support.kill_figures import FIGURES
 from support.kill_lane import Case, Lane, Verdict
@@ -86,6 +87,17 @@ def _taken(waiting: queue.SimpleQueue[Case]) -> Iterator[Case]:
             yield waiting.get_nowait()
         except queue.Empty:
             return
+
+
+@pytest.fixture(scope="module", autouse=True)
+def uncounted() -> Iterator[None]:
+    """No lines are counted here: other tests cover them, and thousands of cells would take twice as long."""
+    counting = coverage.Coverage.current()
+    if counting:
+        counting.stop()
+    yield
+    if counting:
+        counting.start()
 
 
 @pytest.fixture(scope="module")
