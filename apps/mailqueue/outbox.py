@@ -304,15 +304,7 @@ def settle_doubt(db: Any, message_id: int, now: float, retention: Retention) -> 
     Returns:
         False where nothing is in doubt, or a worker is sending the message at this moment.
     """
-    recipient = db[RECIPIENT]
-    wanted = (recipient.message_ref == message_id) & (recipient.status == words.IN_DOUBT)
-    if not _hold(db, message_id):
-        return False
-    changed = db(wanted).update(status=words.SENT, due=None, changed_on=now)
-    _let_go(db, message_id)
-    if changed:
-        _settle(db, message_id, now, retention)
-    return bool(changed)
+    return _end(db, message_id, [words.IN_DOUBT], words.SENT, now, retention)
 
 
 def cancel(db: Any, message_id: int, now: float, retention: Retention) -> bool:
@@ -321,11 +313,18 @@ def cancel(db: Any, message_id: int, now: float, retention: Retention) -> bool:
     Returns:
         False where none was waiting, or a worker is sending the message at this moment.
     """
+    return _end(db, message_id, _SOURCES[words.CANCELLED], words.CANCELLED, now, retention)
+
+
+def _end(
+    db: Any, message_id: int, sources: Sequence[str], target: str, now: float, retention: Retention
+) -> bool:
+    """Move every recipient of these statuses to its end. Whether there was any, and nobody was at it."""
     recipient = db[RECIPIENT]
-    wanted = (recipient.message_ref == message_id) & recipient.status.belongs(_SOURCES[words.CANCELLED])
+    wanted = (recipient.message_ref == message_id) & recipient.status.belongs(sources)
     if not _hold(db, message_id):
         return False
-    changed = db(wanted).update(status=words.CANCELLED, due=None, changed_on=now)
+    changed = db(wanted).update(status=target, due=None, changed_on=now)
     _let_go(db, message_id)
     if changed:
         _settle(db, message_id, now, retention)
