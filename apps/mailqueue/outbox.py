@@ -677,8 +677,11 @@ def mend_waiting(db: Any, now: float) -> None:
         if _hold(db, row.id):
             _let_go(db, row.id)
             _settle(db, row.id, now)
-    known = message.priority.belongs(words.PRIORITIES)
-    db(free & ((message.priority == None) | ~known)).update(priority=words.NORMAL)  # noqa: E711
+    unknown = (message.priority == None) | ~message.priority.belongs(words.PRIORITIES)  # noqa: E711
+    # By their ids: otherwise MySQL waits for every row that some request has not committed yet.
+    ids = [row.id for row in db(free & unknown).select(message.id)]
+    if ids:
+        db(message.id.belongs(ids) & free).update(priority=words.NORMAL)
     db.commit()
 
 
