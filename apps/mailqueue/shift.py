@@ -49,6 +49,7 @@ class Shift:
 
     def __init__(self, site: Site):
         self._site = site
+        self._beaten = elapsed()  # before it is written: later, it would seem fresher than others see it
         token = journal.new_token()
         # Its row comes before the journal and goes after it: a file that no row names would stay for ever.
         self.worker_id = leases.register(
@@ -63,7 +64,6 @@ class Shift:
         self.closing = threading.Event()
         self.complete = False
         self._lost = False
-        self._beaten = elapsed()
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat_on, name="mailqueue heartbeat", daemon=True)
 
