@@ -126,7 +126,7 @@ def serve(
 
     pauses = Pauses(clock, enough)
     pauses.plans.update(plans or {})
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     return pauses.waits
 
 

@@ -22,6 +22,7 @@ HOUSE = [
     compose
     terms
     database
+    wakeup: database
     classify
     retry: classify
     remedies: classify
@@ -41,12 +42,13 @@ HOUSE = [
     """,
     """
     delivery
+    kept: delivery
     site
-    way: delivery site
+    way: delivery kept site
     shift: site
     sender: delivery site way shift
-    worker: delivery site way shift sender
-    service: site worker
+    worker: delivery kept site way shift sender
+    service: kept site worker
     """,
     """
     mailer

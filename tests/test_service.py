@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, breaker, database, outbox, service
+from mailqueue import QueuedMailer, breaker, database, outbox, service, wakeup
 from support.database_faults import until
 from support.mail import Clock, make_mail, open_causes, rows, statuses, to_server
 from support.patience import Pauses
@@ -46,10 +46,10 @@ def test_mail_that_comes_later_is_sent_at_the_next_look(
     pauses = Pauses(clock, lambda: len(smtp.messages) == 2)
     mail.send("ann@x.test")
     pauses.plans[30] = lambda: mail.send("bob@x.test")
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     assert statuses(mail) == ["sent", "sent"]
     assert len(pauses.waits) == 31
-    assert max(pauses.waits) <= service.POLL
+    assert max(pauses.waits) <= wakeup.POLL
 
 
 def test_an_empty_queue_is_looked_at_once_a_second_and_drained_now_and_then(
@@ -64,7 +64,7 @@ def test_an_empty_queue_is_looked_at_once_a_second_and_drained_now_and_then(
 
     monkeypatch.setattr(service, "drain", drain)
     pauses = Pauses(clock, lambda: len(pauses.waits) == 60)
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     assert sum(pauses.waits) == 60
     assert len(drained) == 60 / service.SWEEP
 
@@ -77,7 +77,7 @@ def test_a_deferred_message_is_tried_at_its_time_and_not_at_the_next_second(
     tried: list[float] = []
     pauses = Pauses(clock, lambda: len(smtp.messages) == 1)
     pauses.plans[1] = lambda: (tried.append(rows(mail, "message")[0]["due"]), smtp.script.clear())
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     assert rows(mail, "message")[0]["finished_on"] == pytest.approx(tried[0], abs=0.01)
 
 
@@ -88,9 +88,9 @@ def test_a_server_that_is_away_is_probed_when_a_probe_is_due_and_not_in_a_busy_l
     smtp.script["banner"] = Reply(554, "5.3.2 go away")
     pauses = Pauses(clock, lambda: len(smtp.messages) == 1)
     pauses.plans[20] = smtp.script.clear
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     waited = sum(pauses.waits[:20])
-    assert min(pauses.waits) >= service.POLL
+    assert min(pauses.waits) >= wakeup.POLL
     assert waited > 100, "the waits grow while nothing can be done"
     assert smtp.connections < 8
     assert statuses(mail) == ["sent"]
@@ -104,7 +104,7 @@ def test_a_transport_that_is_not_configured_any_more_makes_no_busy_loop(
         breaker.pause(mail.db, "smtp://old.test:25", (), stage="connect", reason="", now=clock.now - 900)
     mail.send("ann@x.test")
     pauses = Pauses(clock, lambda: len(pauses.waits) == 20)
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     assert statuses(mail) == ["sent"]
     assert sum(pauses.waits) == pytest.approx(20)
 
@@ -116,7 +116,7 @@ def test_a_mailer_that_cannot_be_used_is_one_problem_and_its_repair_is_noticed(
     mail.send("ann@x.test")
     pauses = Pauses(clock, lambda: len(smtp.messages) == 1)
     pauses.plans[10] = lambda: to_server(mail, smtp)
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     assert len(lines(caplog, "No mail server is configured")) == 1
     assert max(pauses.waits) <= service.SWEEP
     assert open_causes(mail) == []
@@ -127,7 +127,7 @@ def test_a_stop_gives_back_what_was_not_begun(mail: QueuedMailer, smtp: Scripted
     smtp.script["dot"] = lambda session, line: pauses.stop.set()
     for number in range(5):
         mail.send(f"user{number}@x.test")
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     assert 1 <= len(smtp.messages) <= 2
     assert sorted(statuses(mail)) == ["queued"] * (5 - len(smtp.messages)) + ["sent"] * len(smtp.messages)
     assert rows(mail, "worker") == []
@@ -142,7 +142,7 @@ def test_what_was_done_is_one_line_a_minute(
     mail.send("ann@x.test")
     mail.send("bob@x.test")
     pauses.plans[70] = lambda: mail.send("eve@x.test")
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     assert [record.getMessage() for record in caplog.records] == ["2 sent", "1 sent"]
 
 
@@ -157,7 +157,7 @@ def test_a_fault_is_told_once_its_end_once_and_the_waits_grow_to_half_a_minute(
     other.execute("BEGIN IMMEDIATE")
     pauses = Pauses(clock, lambda: len(smtp.messages) == 1)
     pauses.plans[8] = other.close
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     assert pauses.waits[:8] == [1, 2, 4, 8, 16, 30, 30, 30]
     begun, over = lines(caplog, "the database fails"), lines(caplog, "the fault is over")
     assert len(begun) == len(over) == 1
@@ -183,7 +183,7 @@ def test_whatever_else_a_drain_raises_the_service_goes_on_and_shows_it_once(
     monkeypatch.setattr(outbox, "purge", broken)
     pauses = Pauses(clock, lambda: len(pauses.waits) == 10)
     pauses.plans[3] = lambda: monkeypatch.setattr(outbox, "purge", real)
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     shown = [record for record in caplog.records if record.exc_info]
     assert len(shown) == 1
     assert "a mistake of ours" in caplog.text
@@ -196,7 +196,7 @@ def test_a_service_leaves_no_thread_and_no_connection(mail: QueuedMailer, clock:
     mail.db._adapter.close("commit")
     before = set(threading.enumerate())
     pauses = Pauses(clock, lambda: len(pauses.waits) == 3)
-    service.serve(mail.site, pauses.stop, pause=pauses)
+    service.serve(mail.site, pauses.stop, watch=pauses)
     assert not database.has_connection(mail.db)
     assert {thread for thread in threading.enumerate() if "mailqueue" in thread.name} <= before
 

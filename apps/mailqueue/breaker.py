@@ -19,6 +19,7 @@ FLOWING = "flowing"  # send as much as there is
 PROBE = "probe"  # send one message, to see whether it works again
 PAUSED = "paused"  # do not touch it
 
+CONNECTED_SECONDS = 60.0  # that a transport connects is noted so often at most
 # Seconds between probes: the first, and the longest.
 FIRST_PROBE = 30.0
 LONGEST_PROBE = 300.0
@@ -128,9 +129,10 @@ def pause(db: Any, name: str, settings: Sequence[object], *, stage: str, reason:
 
 def proved(db: Any, name: str, now: float) -> None:
     """A transport worked: it has connected, and any pause is over. In the caller's transaction."""
-    db(db[TRANSPORT].name == name).update(
-        connected_on=now, paused_on=None, next_probe=None, failures=0, stage=None, reason=None
-    )
+    row = state(db, name)
+    if row.paused_on is None and row.connected_on and 0 <= now - row.connected_on < CONNECTED_SECONDS:
+        return
+    row.update_record(connected_on=now, paused_on=None, next_probe=None, failures=0, stage=None, reason=None)
 
 
 def fingerprint(settings: Sequence[object], salt: str) -> str:

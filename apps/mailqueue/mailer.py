@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from . import database, liveness, outbox, problems, queries, service, words
+from . import database, liveness, outbox, problems, queries, service, wakeup, words
 from .classify import DeliveryError, Failure, SiteFault, classify_exception
 from .compose import Composed, compose, parse_address
 from .delivery import close, hand_over
@@ -146,7 +146,8 @@ class MailQueue:
         return message_id
 
     def wake(self) -> None:
-        """Hint to whoever sends that there is something to do."""
+        """Hint to whoever sends that there is something to do. In the caller's transaction."""
+        wakeup.announce(self.db)
 
     def process_queue(
         self, until: float | None = None, stop: threading.Event | None = None

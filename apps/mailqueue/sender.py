@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -71,6 +71,7 @@ class Sender(threading.Thread):
         transport: its own, open or not.
         jobs: where it takes messages from; None ends it.
         results: where it says what came of each.
+        give_back: takes the transport when there is no more to do; one that blocks is closed.
     """
 
     def __init__(
@@ -80,10 +81,11 @@ class Sender(threading.Thread):
         transport: Transport,
         jobs: SimpleQueue[Job | None],
         results: SimpleQueue[Tried | Untried | Died],
+        give_back: Callable[[Transport], None],
     ):
         super().__init__(name="mailqueue connection", daemon=True)
         self._site, self._shift, self._transport = site, shift, transport
-        self._jobs, self._results = jobs, results
+        self._jobs, self._results, self._give_back = jobs, results, give_back
         self._lapsed = False
 
     def run(self) -> None:
@@ -94,10 +96,12 @@ class Sender(threading.Thread):
                 self._results.put(result)
                 if isinstance(result, Untried) and result.blocking:
                     break
+            else:
+                self._give_back(self._transport)
+                return
         except BaseException as error:  # noqa: BLE001 - the drain's thread raises it
             self._results.put(Died(error))
-        finally:
-            close(self._transport)
+        close(self._transport)
 
     def _attempt(self, job: Job) -> Tried | Untried:
         if not self._shift.may_begin():

@@ -10,40 +10,42 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from contextlib import closing
 
-from . import breaker, database, outbox, words
+from . import breaker, database, outbox, wakeup, words
+from .kept import KeptTransports
 from .site import Site
 from .worker import drain
 
 logger = logging.getLogger("mailqueue")
 
-POLL = 1.0  # seconds between two looks for work
-SWEEP = 10.0  # and until a drain looks for what no due message announces: claims of dead workers
+SWEEP = 10.0  # seconds until a drain looks for what no due message announces: claims of dead workers
 TURN = 60.0  # a drain begins no further message after that, so that dead workers are looked for in it too
 REPORT = 60.0  # seconds between two lines that say what was done
+STUCK = 1.0  # seconds until the next drain where the last ones left what is due; doubled each time
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds until the next try after a fault: the first, the longest
 
 
-def serve(site: Site, stop: threading.Event, *, pause: Callable[[float], object] | None = None) -> None:
+def serve(site: Site, stop: threading.Event, *, watch: wakeup.Watch | None = None) -> None:
     """Send a site's mail, as it comes, until `stop` is set; then finish the messages at hand.
 
     Args:
         site: whose mail it is; its DAL gets a connection for this thread.
         stop: ends it.
-        pause: waits for so many seconds, less if `stop` is set meanwhile; stop.wait() by default.
+        watch: what to wait with; by default the best one for the database.
 
     Raises:
         BaseException: an exit (classify.EXITS) out of a transport; nothing else.
     """
-    _Service(site, stop, pause or stop.wait).run()
+    with closing(KeptTransports()) as kept, closing(watch or wakeup.watch(site.db, stop)) as waiting:
+        _Service(site, stop, waiting, kept).run()
 
 
 class _Service:
-    def __init__(self, site: Site, stop: threading.Event, pause: Callable[[float], object]):
-        self._site, self._stop, self._pause = site, stop, pause
+    def __init__(self, site: Site, stop: threading.Event, watch: wakeup.Watch, kept: KeptTransports):
+        self._site, self._stop, self._watch, self._kept = site, stop, watch, kept
         self._drained = site.clock()
-        self._stuck_for = POLL
+        self._stuck_for = 0.0
         self._done: Counter[str] = Counter()
         self._reported = site.clock()
         self._fault = _Fault(site)
@@ -55,44 +57,49 @@ class _Service:
                     while not self._stop.is_set():
                         self._turn()
             except Exception as error:  # noqa: BLE001 - whatever it is, the queue must not stall
-                self._pause(self._fault.met(error))
+                self._watch.pause(self._fault.met(error))
         self._report()
 
     def _turn(self) -> None:
         self._drained = self._site.clock()
-        counts = drain(self._site, until=self._drained + TURN, stop=self._stop)
+        counts = drain(self._site, until=self._drained + TURN, stop=self._stop, kept=self._kept)
         self._fault.over()
         self._done.update(counts)
         if any(number for status, number in counts.items() if status != words.QUEUED):
-            self._stuck_for = POLL
-        else:
-            self._await_work()
-        self._report_now_and_then()
+            self._stuck_for = 0.0
+            self._watch.sent()
+        self._await_work()
+        self._do_now_and_then()
 
     # --- waiting ---------------------------------------------------------------------------
 
     def _await_work(self) -> None:
         """Until a drain may find something to do."""
-        due, _ = self._look()
+        due, probe = self._look()
         if due is not None and due <= self._site.clock():
-            self._await_repair()
+            self._await_repair(probe)
             return
-        self._stuck_for = POLL
+        self._stuck_for = 0.0
         while not self._stop.is_set():
-            moments = [moment for moment in self._look() if moment is not None]
+            moments = [moment for moment in (due, probe) if moment is not None]
             now = self._site.clock()
             wait = min([self._drained + SWEEP, *moments]) - now
             if wait <= 0 or now < self._drained:  # a clock that was set back
                 return
-            self._pause(min(wait, POLL))
-            self._report_now_and_then()
+            if self._watch.wait(wait):
+                due, probe = self._look()
+            self._do_now_and_then()
 
-    def _await_repair(self) -> None:
-        """What is due was not sent just now, so it waits for something else than time: a probe, a person."""
-        _, probe = self._look()
-        wait = self._stuck_for if probe is None else min(self._stuck_for, probe - self._site.clock())
-        self._pause(max(wait, POLL))
-        self._stuck_for = min(self._stuck_for * 2, SWEEP)
+    def _await_repair(self, probe: float | None) -> None:
+        """Something is due although there was a drain just now.
+
+        It may have come meanwhile. If another drain leaves it too, it waits for something else than
+        time or another mail: a probe, a person.
+        """
+        if self._stuck_for:
+            wait = self._stuck_for if probe is None else min(self._stuck_for, probe - self._site.clock())
+            self._watch.pause(max(wait, STUCK))
+        self._stuck_for = min(max(self._stuck_for * 2, STUCK), SWEEP)
 
     def _look(self) -> tuple[float | None, float | None]:
         """When the next message is due, and the next probe that the last drain did not see; epoch seconds."""
@@ -102,7 +109,8 @@ class _Service:
 
     # --- saying what was done --------------------------------------------------------------
 
-    def _report_now_and_then(self) -> None:
+    def _do_now_and_then(self) -> None:
+        self._kept.close_idle(self._site.clock())
         if self._site.clock() - self._reported >= REPORT:
             self._report()
 

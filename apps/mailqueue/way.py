@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from . import breaker, outbox, problems, words
 from .classify import Failure, classify_exception
 from .delivery import close
+from .kept import KeptTransports
 from .site import Site
 from .transports.base import Transport
 
@@ -37,13 +38,17 @@ def is_everybodys(failure: Failure, *, own_sender: bool) -> bool:
 class Way:
     """The way out of one drain. Uses the site's DAL, and commits on it.
 
+    Args:
+        site: whose mail it is.
+        kept: where to take open transports from and to leave them; None: they are not kept.
+
     Attributes:
         usable: whether messages may still be begun.
         probing: whether one message is to show that a paused transport works again.
     """
 
-    def __init__(self, site: Site):
-        self._site = site
+    def __init__(self, site: Site, kept: KeptTransports | None):
+        self._site, self._kept = site, kept
         self._transport: Transport | None = None  # until a connection takes it
         self._db = site.db
         self.usable = False
@@ -52,7 +57,7 @@ class Way:
     def ready(self) -> bool:
         """Whether there is mail to send, and the transport admits it and opens."""
         try:
-            transport = self._transport = self._site.make_transport()
+            transport = self._site.make_transport()
             self._name, self._settings = str(transport.name), transport.settings()
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
             self._report(classify_exception(words.CONFIG, error), "")
@@ -65,7 +70,10 @@ class Way:
         self.probing = admission == breaker.PROBE
         work = due is not None and due <= now
         self.usable = admission != breaker.PAUSED and (work or self.probing)
-        return self.usable and self._open(transport) and work
+        return self.usable and self._open(self._kept_one() or transport) and work
+
+    def _kept_one(self) -> Transport | None:
+        return self._kept.take(self._settings) if self._kept else None
 
     def _attend_to_problems(self, now: float) -> None:
         if not problems.any_open(self._db):
@@ -77,6 +85,7 @@ class Way:
         self._db.commit()
 
     def _open(self, transport: Transport) -> bool:
+        self._transport = transport
         try:
             transport.open()
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
@@ -153,7 +162,14 @@ class Way:
             Exception: the settings have been spoilt since.
         """
         opened, self._transport = self._transport, None
-        return opened or self._site.make_transport()
+        return opened or self._kept_one() or self._site.make_transport()
+
+    def give_back(self, transport: Transport) -> None:
+        """Take back what a connection does not need any more. From any thread."""
+        if self._kept:
+            self._kept.put(transport, self._site.clock())
+        else:
+            close(transport)
 
     def close(self) -> None:
         """End what ready() opened and no connection took: what one took may be at work still."""

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from . import database, journal, leases, liveness, outbox, problems, words
 from .classify import Failure, classify_exception
+from .kept import KeptTransports
 from .outbox import Claimed, Finished
 from .sender import Died, Job, Sender, Tried, Untried, outcomes
 from .shift import JournalNotWritable, Shift
@@ -44,12 +45,20 @@ Counts = dict[str, int]
 _Result = TypeVar("_Result")
 
 
-def drain(site: Site, *, until: float | None = None, stop: threading.Event | None = None) -> Counts:
+def drain(
+    site: Site,
+    *,
+    until: float | None = None,
+    stop: threading.Event | None = None,
+    kept: KeptTransports | None = None,
+) -> Counts:
     """Send what is due. Commits on the site's DAL, again and again.
 
     Args:
         until: epoch seconds after which no further message is begun; None: until nothing is due.
         stop: when set, the messages at hand are finished and the rest is given back.
+        kept: where to take open transports from, and to leave them for the next drain; by default
+            they are closed.
 
     Returns:
         How many messages came to which status; "queued" are those given back untried.
@@ -64,7 +73,7 @@ def drain(site: Site, *, until: float | None = None, stop: threading.Event | Non
         _note_presence(site)
         recover(site)
         _expire(site)
-        way = Way(site)
+        way = Way(site, kept)
         try:
             if way.ready() and not ending():
                 _send(site, way, counts, ending, stop)
@@ -295,7 +304,7 @@ class _Drain:
             failure = classify_exception(words.CONFIG, error)  # the next drain will report it
             logger.warning("there is no further connection: %s", failure.text)
             return
-        sender = Sender(self._site, self._shift, transport, self._jobs, self._results)
+        sender = Sender(self._site, self._shift, transport, self._jobs, self._results, self._way.give_back)
         self._senders.append(sender)
         sender.start()
 

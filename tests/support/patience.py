@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from mailqueue.wakeup import POLL, Watch
+
 from .mail import Clock
 
 
-class Pauses:
-    """Stands in for waiting: the clock advances, and what is planned for the n-th pause happens.
+class Pauses(Watch):
+    """A watch that does not wait: the clock advances, and what is planned for the n-th pause happens.
+
+    It looks for work each second, as a watch does that nothing wakes.
 
     Args:
         clock: advances by what was to be waited.
@@ -26,7 +30,11 @@ class Pauses:
         self.waits: list[float] = []
         self.plans: dict[int, Callable[[], object]] = {}
 
-    def __call__(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> bool:
+        self.pause(min(seconds, POLL))
+        return True
+
+    def pause(self, seconds: float) -> None:
         self.waits.append(seconds)
         self.clock.advance(seconds)
         if plan := self.plans.pop(len(self.waits), None):

@@ -259,7 +259,8 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             self._task = SendingTask(self, scheduler, period, self._app_name)
 
     def wake(self) -> None:
-        """Have the scheduler's task, if there is one, run now."""
+        """Wake the workers, and have the scheduler's task, if there is one, run now."""
+        super().wake()
         if self._task:
             self._task.wake()
 
