@@ -17,6 +17,7 @@ HOUSE = [
     words
     errors
     version
+    supervisor
     """,
     """
     compose

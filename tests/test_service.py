@@ -18,7 +18,7 @@ from support.mail import Clock, make_mail, open_causes, rows, statuses, to_serve
 from support.patience import Pauses
 from support.smtp_faults import Hang, Reply
 from support.smtp_server import ScriptedServer
-from support.worker_process import COMMAND, MAILER, Worker, was_heeded
+from support.worker_process import COMMAND, MAILER, Worker, read_until
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_a_stop_amid_a_message_finishes_it_and_begins_no_other(
     process = worker.start()
     smtp.wait_for_stage("dot", 1, 30)
     process.send_signal(number)
-    until(lambda: was_heeded(process, number))
+    read_until(process, "no further message is begun")
     worker.mail.send("bob@x.test")
     smtp.script.clear()
     smtp.release()
@@ -266,7 +266,7 @@ def test_a_second_signal_ends_it_at_once(worker: Worker, smtp: ScriptedServer) -
     process = worker.start()
     smtp.wait_for_stage("dot", 1, 30)
     process.terminate()
-    until(lambda: was_heeded(process, signal.SIGTERM))
+    read_until(process, "no further message is begun")
     process.terminate()
     process.communicate(timeout=3)
     assert process.returncode == -signal.SIGTERM
@@ -316,5 +316,5 @@ def test_an_app_that_cannot_be_served_is_an_error_in_plain_words(
 ) -> None:
     worker = Worker(tmp_path, 1, mailers)
     done = subprocess.run([*COMMAND, str(worker.apps), name], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert reason in done.stderr

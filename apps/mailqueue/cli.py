@@ -48,25 +48,30 @@ def demo(check: bool, port: int, smtp_port: int, inbox_port: int, folder: str | 
 @main.command()
 @click.argument("apps_folder")
 @click.argument("app_name")
-def worker(apps_folder: str, app_name: str) -> None:
-    """Send the mail of the py4web app APP_NAME in APPS_FOLDER, in this process, until it is told to stop.
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="How many send.")
+def worker(apps_folder: str, app_name: str, processes: int) -> None:
+    """Send the mail of the py4web app APP_NAME in APPS_FOLDER until it is told to stop.
 
-    It loads the app and serves its QueuedMailer, each in a thread of its own if there are several. Run as
-    many as you like, on as many machines as you like; let the app load with USE_SCHEDULER = False here.
+    It starts worker processes, which load the app and serve its QueuedMailer, each in a thread of its own
+    if there are several, over as many connections as the mailer says. One that dies is replaced, after a
+    pause that grows. Run as many as you like, on as many machines as you like; let the app load with
+    USE_SCHEDULER = False here.
 
-    On SIGTERM or SIGINT no further message is begun, those at hand are finished, and it exits with 0
-    within a few seconds; a second signal ends it at once. Nothing is lost either way.
+    On SIGTERM or SIGINT no further message is begun, those at hand are finished, and it exits within a few
+    seconds; a second signal ends it at once. On SIGHUP fresh processes take over, which load the app and its
+    settings anew. Nothing is lost either way.
+
+    \b
+    Exit codes:
+      0  it ended as it was told to
+      1  a worker process did not end in good order
+      2  wrong usage, or there is no such app, it cannot be loaded, or it makes no QueuedMailer
     """
-    from .py4web.worker import end_process, work
+    from .supervisor import supervise
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(format="%(asctime)s [%(process)d] %(levelname)s %(message)s")
     logging.getLogger("mailqueue").setLevel(logging.INFO)
-    try:
-        status = work(apps_folder, app_name)
-    except MailQueueError as error:
-        click.echo(f"Error: {error}", err=True)
-        status = 1
-    end_process(status)
+    sys.exit(supervise([sys.executable, "-m", "mailqueue.py4web", apps_folder, app_name], processes))
 
 
 @main.command()

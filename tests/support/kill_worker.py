@@ -28,6 +28,7 @@ if __name__ == "__main__":
 
 from mailqueue import QueuedMailer, journal, shift, worker
 from mailqueue.service import serve
+from mailqueue.wakeup import Watch
 
 from support.kill_points import Points
 from support.mail import START, make_mail
@@ -96,7 +97,18 @@ class Shared:
 
 def work(mail: QueuedMailer, stop: threading.Event) -> None:
     """Serve the site until there is nothing to do for the moment, or `stop` is set."""
-    serve(mail.site, stop, pause=lambda _seconds: stop.set())
+    serve(mail.site, stop, watch=_NoWait(mail.db, stop))
+
+
+class _NoWait(Watch):
+    """Stops the service where it would wait."""
+
+    def wait(self, seconds: float) -> bool:
+        self._stop.set()
+        return False
+
+    def pause(self, seconds: float) -> None:
+        self._stop.set()
 
 
 def live(order: Order, shared: Shared) -> None:

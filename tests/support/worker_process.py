@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -47,9 +46,12 @@ class Worker:
         (self.apps / "site" / "__init__.py").write_text(text, encoding="utf-8")
         self.mail = make_mail(self.databases, uri=uri, clock=time.time)
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *options: str) -> subprocess.Popen[str]:
         self.process = subprocess.Popen(
-            [*COMMAND, str(self.apps), "site"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*COMMAND, str(self.apps), "site", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         return self.process
 
@@ -59,8 +61,10 @@ class Worker:
             self.process.communicate()
 
 
-def was_heeded(process: subprocess.Popen[str], number: signal.Signals) -> bool:
-    """Whether a signal has arrived, after which the process has no handler of its own for it any more."""
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-    caught = next(line for line in status.split("\n") if line.startswith("SigCgt"))
-    return not int(caught.split()[1], 16) >> (number - 1) & 1
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """The first line it says that has this in it."""
+    assert process.stdout
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"it ended, and never said {text!r}")

@@ -10,16 +10,16 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from py4web.core import Reloader, action, install_args
 
 from ..errors import MailQueueError
 from ..mailer import MailQueue
+from ..supervisor import END_SECONDS, ENDED, ENDED_BADLY
 
 logger = logging.getLogger("mailqueue")
-
-END_SECONDS = 25.0  # for the messages at hand and what is to be written of them
 
 
 class NothingToServe(MailQueueError):
@@ -68,7 +68,7 @@ def _last_line(traceback: object) -> str:
 
 
 def work(apps_folder: str, app_name: str) -> int:
-    """Send an app's mail until SIGTERM or SIGINT; a second one ends the process at once.
+    """Send an app's mail until standard input ends, or SIGTERM or SIGINT comes.
 
     Returns:
         The process's exit status.
@@ -76,35 +76,36 @@ def work(apps_folder: str, app_name: str) -> int:
     Raises:
         NothingToServe: the app has no mail to send.
     """
-    mailers = load(apps_folder, app_name)
+    told: SimpleQueue[str] = SimpleQueue()  # its put() may interrupt anything, unlike an Event's set()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.put("a signal"))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's business
+    threading.Thread(target=_await_end_of_input, args=(told,), daemon=True).start()
     stop = threading.Event()
-    _heed_signals(stop)
-    servings = [_Serving(mailer, stop) for mailer in mailers]
+    servings = [_Serving(mailer, stop, told) for mailer in load(apps_folder, app_name)]
     for serving in servings:
         serving.start()
     logger.info("sending the mail of %s", app_name)
-    stop.wait()
+    why = told.get()
+    stop.set()
+    logger.info("ending on %s: no further message is begun", why)
     for serving in servings:
         serving.join(END_SECONDS)
-    return 0 if all(serving.ended_well for serving in servings) else 1
+    return ENDED if all(serving.ended_well for serving in servings) else ENDED_BADLY
 
 
-def _heed_signals(stop: threading.Event) -> None:
-    def end(*_: object) -> None:
-        stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+def _await_end_of_input(told: SimpleQueue[str]) -> None:
+    while os.read(0, 1024):  # sys.stdin would be locked when the process is to end
+        pass
+    told.put("the end of standard input")
 
 
 class _Serving(threading.Thread):
     """One mailer's service. Its end is that of the process: whoever supervises that starts another."""
 
-    def __init__(self, mailer: MailQueue, stop: threading.Event):
+    def __init__(self, mailer: MailQueue, stop: threading.Event, told: SimpleQueue[str]):
         super().__init__(name="mailqueue worker", daemon=True)
-        self._mailer, self._stop_all = mailer, stop
+        self._mailer, self._stop_all, self._told = mailer, stop, told
         self.ended_well = False
         mailer.db.recycle_connection_in_pool_or_close("rollback")  # what loading the app left open
 
@@ -115,7 +116,7 @@ class _Serving(threading.Thread):
         except BaseException:  # an exit in this thread, which nobody else would notice
             logger.critical("the worker ends", exc_info=True)
         finally:
-            self._stop_all.set()
+            self._told.put("the end of a service")
 
 
 def end_process(status: int) -> None:
