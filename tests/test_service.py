@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from mailqueue import QueuedMailer, breaker, database, outbox, service, wakeup
 from support.database_faults import until
 from support.mail import Clock, make_mail, open_causes, rows, statuses, to_server
 from support.patience import Pauses
+from support.services import fresh_database
 from support.smtp_faults import Hang, Reply
 from support.smtp_server import ScriptedServer
 from support.worker_process import COMMAND, MAILER, Worker, read_until
@@ -270,6 +272,65 @@ def test_a_second_signal_ends_it_at_once(worker: Worker, smtp: ScriptedServer) -
     process.terminate()
     process.communicate(timeout=3)
     assert process.returncode == -signal.SIGTERM
+
+
+def test_a_signal_to_all_processes_of_a_unit_is_one_signal(worker: Worker, smtp: ScriptedServer) -> None:
+    smtp.script["dot"] = Hang()
+    worker.mail.send("ann@x.test")
+    process = worker.start()
+    smtp.wait_for_stage("dot", 1, 30)
+    (child,) = children(process)
+    os.kill(child, signal.SIGTERM)
+    process.terminate()
+    read_until(process, "no further message is begun")
+    smtp.release()
+    process.communicate(timeout=15)
+    assert process.returncode == 0
+    assert statuses(worker.mail) == ["sent"]
+
+
+def test_two_processes_share_a_queue_and_the_death_of_one_costs_nothing(
+    tmp_path: Path, smtp: ScriptedServer
+) -> None:
+    with fresh_database("postgres", tmp_path) as uri:
+        worker = Worker(tmp_path, smtp.port, uri=uri)
+        try:
+            process = worker.start("--processes", "2")
+            for _ in range(2):
+                read_until(process, "sending the mail of site")
+            for number in range(20):
+                if number == 10:
+                    until(lambda: statuses(worker.mail) == ["sent"] * 10)
+                    os.kill(children(process)[0], signal.SIGKILL)
+                worker.mail.send(f"user{number}@x.test")
+                worker.mail.db.commit()
+            until(lambda: statuses(worker.mail) == ["sent"] * 20)
+            read_until(process, "sending the mail of site")
+            process.terminate()
+            process.communicate(timeout=15)
+            assert process.returncode == 0
+        finally:
+            worker.end()
+    got = [message.rcpt_tos[0] for message in smtp.messages]
+    assert sorted(got) == sorted(f"user{number}@x.test" for number in range(20))
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """The worker processes under a supervisor."""
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def test_a_reload_takes_the_settings_of_today(worker: Worker, smtp: ScriptedServer) -> None:
+    process = worker.start()
+    read_until(process, "sending the mail of site")
+    with ScriptedServer() as another:
+        app = worker.apps / "site" / "__init__.py"
+        app.write_text(app.read_text("utf-8").replace(str(smtp.port), str(another.port)), "utf-8")
+        process.send_signal(signal.SIGHUP)
+        read_until(process, "sending the mail of site")
+        worker.mail.send("ann@x.test")
+        another.wait_for(1)
+    assert smtp.messages == []
 
 
 def test_an_app_whose_threads_never_end_is_left_all_the_same(tmp_path: Path, smtp: ScriptedServer) -> None:
