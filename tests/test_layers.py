@@ -52,6 +52,7 @@ HOUSE = [
     mailer
     """,
     """
+    celery
     py4web/*
     web2py/*
     """,
