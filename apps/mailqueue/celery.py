@@ -24,6 +24,7 @@ SWEEP = 10.0  # seconds between two drains that beat asks for
 TURN = 60.0  # seconds after which a task begins no further message, so that other tasks have their turn
 CONNECT_SECONDS = 1.0  # how long a request may wait for a broker that does not answer
 COMMIT_SECONDS = 1.0  # outside of a request nobody tells when a message is committed: usually by then
+IMPATIENT = {"max_retries": 0, "socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": CONNECT_SECONDS}
 HINTS = 10  # for one commit: each has a worker drain until nothing is due, so more bring nothing
 
 
@@ -54,14 +55,18 @@ def register(
     except ImportError as error:
         raise MissingExtra("celery", "Sending from Celery") from error
     sending = _Sending(mail)
-    task = celery_app.task(
-        sending.run, name=name, acks_late=True, reject_on_worker_lost=True, ignore_result=True
-    )
-    sending.hints = hints = _Hints(celery_app, task, {"queue": queue, "expires": sweep})
+    options = {"acks_late": True, "reject_on_worker_lost": True, "ignore_result": True}
+
+    def send(message_id: int | None = None) -> None:  # Celery takes no method for a task
+        sending.run(message_id)
+
+    # Not shared: an app made by a reload would get the task of the load before.
+    task = celery_app.task(send, name=name, shared=False, **options)
+    sending.hints = hints = _Hints(celery_app, task, queue, sweep)
     mail.wakers.append(_Waker(mail, hints).wake)
 
     def add_sweep(**_: Any) -> None:
-        celery_app.add_periodic_task(sweep, task.s(), name=name, **hints.options)
+        celery_app.add_periodic_task(sweep, task.s(), name=name, queue=queue, expires=sweep)
 
     # Not before the app's settings are complete: an assignment to conf.beat_schedule would undo it.
     celery_app.on_after_finalize.connect(add_sweep, weak=False)
@@ -136,43 +141,48 @@ class _Waker:
     def wake(self, message_id: int | None) -> None:
         """Announce a message that is being queued in this thread; None: whatever is due."""
         if not self._mail.after_request(self._hints.give, message_id):
-            self._hints.give([message_id], countdown=COMMIT_SECONDS)
+            self._hints.give([message_id], after=COMMIT_SECONDS)
 
 
 class _Hints:
     """Gives hints over the broker. Where that fails nobody is harmed: the sweep needs none."""
 
-    def __init__(self, celery_app: Any, task: Any, options: dict[str, Any]):
+    def __init__(self, celery_app: Any, task: Any, queue: str | None, sweep: float):
         self._app, self._task = celery_app, task
-        self.options = options
+        self._queue, self._sweep = queue, sweep
         self._silent_until = 0.0
         self._failing = False
 
-    def give(self, message_ids: Sequence[int | None], **options: Any) -> None:
-        """Publish hints, HINTS at most; none for a while after the broker failed. Never raises."""
+    def give(self, message_ids: Sequence[int | None], after: float = 0.0) -> None:
+        """Publish hints, HINTS at most; none for a while after the broker failed. Never raises.
+
+        Args:
+            message_ids: what to announce.
+            after: seconds until a worker may act on them.
+        """
         if time.monotonic() < self._silent_until:
             return
         try:
-            self._publish(message_ids[:HINTS], options)
+            self._publish(message_ids[:HINTS], after)
         except Exception as error:  # noqa: BLE001 - whatever the broker's driver raises, the mail is queued
-            self._silent_until = time.monotonic() + self.options["expires"]
+            self._silent_until = time.monotonic() + self._sweep
             if not self._failing:
                 logger.warning("the broker could not be told of new mail (%s); the sweep sends it", error)
             self._failing = True
         else:
             self._failing = False
 
-    def _publish(self, message_ids: Sequence[int | None], options: dict[str, Any]) -> None:
+    def _publish(self, message_ids: Sequence[int | None], after: float) -> None:
         # A connection of its own: a kept one may have died unnoticed, and waits as long as the site says.
-        impatient = {
-            "max_retries": 0,
-            "socket_connect_timeout": CONNECT_SECONDS,
-            "socket_timeout": CONNECT_SECONDS,
-        }
         with self._app.connection_for_write(
-            connect_timeout=CONNECT_SECONDS, transport_options=impatient
+            connect_timeout=CONNECT_SECONDS, transport_options=IMPATIENT
         ) as connection:
             for message_id in message_ids:
                 self._task.apply_async(
-                    (message_id,), connection=connection, retry=False, **{**self.options, **options}
+                    (message_id,),
+                    connection=connection,
+                    retry=False,
+                    queue=self._queue,
+                    countdown=after or None,
+                    expires=after + self._sweep,
                 )
