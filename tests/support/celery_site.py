@@ -23,19 +23,18 @@ BROKERS = {"redis": "redis://127.0.0.1:6379/0", "rabbitmq": "amqp://guest:guest@
 SWEEP = 1.0  # seconds
 TASKS = """
 from celery import Celery
-from mailqueue import QueuedMailer
+from mailqueue import QueuedMailer, RetryPolicy
 from mailqueue.celery import register
 from py4web import DAL
 
 db = DAL({uri!r}, folder={folder!r}, pool_size=1)
-mail = QueuedMailer(db, "127.0.0.1:{port}", {sender!r}, tls=False)
+mail = QueuedMailer(db, "127.0.0.1:{port}", {sender!r}, tls=False, retry=RetryPolicy(first_delay=0.5))
 app = Celery("site", broker={broker!r})
 app.conf.task_default_queue = {queue!r}
 app.conf.broker_transport_options = {options!r}
 app.conf.worker_prefetch_multiplier = 1
 register(app, mail, sweep={sweep!r})
 app.conf.beat_schedule = {{}}
-db(db.mailqueue_message.id > 0).count()  # an open connection, for the children to inherit
 """
 
 
