@@ -167,7 +167,7 @@ class _Hints:
         except Exception as error:  # noqa: BLE001 - whatever the broker's driver raises, the mail is queued
             self._silent_until = time.monotonic() + self._sweep
             if not self._failing:
-                logger.warning("the broker could not be told of new mail (%s); the sweep sends it", error)
+                logger.warning("the broker could not be told of new mail (%s); a later sweep sends it", error)
             self._failing = True
         else:
             self._failing = False
