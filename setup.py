@@ -16,6 +16,7 @@ PACKAGES = sorted(
     ".".join(("mailqueue", *init.parent.relative_to(SOURCE).parts)) for init in SOURCE.rglob("__init__.py")
 )
 DEMO = ["aiosmtpd>=1.4.6"]
+CELERY = ["celery>=5.4"]
 
 
 class BuildWithManifest(build_py):
@@ -43,8 +44,11 @@ setup(
     install_requires=["py4web>=1.20250901.0", "pydal>=20250629.0", "yatl", "email-validator>=2.2", "click"],
     extras_require={
         "demo": DEMO,
+        "celery": CELERY,
         "test": [
             *DEMO,
+            *CELERY,
+            "redis",
             "pytest>=8",
             "pytest-cov",
             "hypothesis",

@@ -55,6 +55,7 @@ HOUSE = [
     mailer
     """,
     """
+    celery
     py4web/*
     web2py/*
     """,

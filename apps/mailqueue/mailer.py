@@ -45,6 +45,7 @@ class MailQueue:
     settings: Any
     db: Any
     captured: list[Captured]
+    wakers: list[Callable[[int | None], object]]  # engines that wake() hints to
 
     def set_up_queue(
         self,
@@ -75,6 +76,7 @@ class MailQueue:
         self._silence = silence
         self._looked_for_silence = -math.inf
         self.captured = []
+        self.wakers = []
         self._of_thread = threading.local()
         define_tables(db)
         self.site = Site(
@@ -141,13 +143,27 @@ class MailQueue:
         """
         message_id = outbox.enqueue(self.db, composed, terms, now=self.site.clock())
         if message_id is not None:
-            self.wake()
+            self.wake(message_id)
         self._watch_for_silence()
         return message_id
 
-    def wake(self) -> None:
-        """Hint to whoever sends that there is something to do. In the caller's transaction."""
+    def wake(self, message_id: int | None = None) -> None:
+        """Hint to whoever sends that there is something to do. In the caller's transaction.
+
+        Args:
+            message_id: a message that the caller's transaction has queued; None: whatever is due.
+        """
         wakeup.announce(self.db)
+        for waker in self.wakers:
+            waker(message_id)
+
+    def after_request(self, tell: Callable[[list[Any]], object], item: Any) -> bool:
+        """Have `tell` called with all items noted for it, once this thread's request has committed.
+
+        Returns:
+            False where no request goes on, so that nobody tells when there is a commit.
+        """
+        return False
 
     def process_queue(
         self, until: float | None = None, stop: threading.Event | None = None

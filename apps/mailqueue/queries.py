@@ -18,6 +18,12 @@ def counts(db: Any) -> dict[str, int]:
     return {status: found.get(status, 0) for status in words.MESSAGE_STATUSES}
 
 
+def is_due(db: Any, message_id: int, now: float) -> bool:
+    """Whether a message waits to be sent at this moment."""
+    message = db[MESSAGE]
+    return not db((message.id == message_id) & (message.due <= now)).isempty()
+
+
 def messages(
     db: Any,
     *,

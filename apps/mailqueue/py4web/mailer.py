@@ -258,11 +258,11 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         if scheduler is not None:
             self._task = SendingTask(self, scheduler, period, self._app_name)
 
-    def wake(self) -> None:
-        """Wake the workers, and have the scheduler's task, if there is one, run now."""
-        super().wake()
+    def wake(self, message_id: int | None = None) -> None:
+        """Wake the workers, have the scheduler's task, if there is one, run now, and tell other engines."""
         if self._task:
             self._task.wake()
+        super().wake(message_id)
 
     def enable_admin(
         self, auth: Any, uses: Sequence[Any] = (), route: str = "mailqueue", role: str = "admin"
@@ -344,6 +344,10 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
     def in_host_transaction(self) -> bool:
         """In a request, the db fixture's; elsewhere, one that is open on this thread's connection."""
         return self._request.active or super().in_host_transaction()
+
+    def after_request(self, tell: Callable[[list[Any]], object], item: Any) -> bool:
+        """Have `tell` called with all items noted for it, once the db fixture has committed."""
+        return self._request.after_success(tell, item)
 
     def announce(self, problem: Problem) -> None:
         """Tell the administrator: Python's logging at ERROR, and a ticket on py4web's dashboard."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from collections.abc import Callable
 from typing import Any
 
 from py4web.utils.auth import Auth
@@ -41,6 +42,16 @@ class RequestTransaction:
         """Whether the fixture has begun and not ended."""
         return getattr(self._of_thread, "active", False)
 
+    def after_success(self, tell: Callable[[list[Any]], object], item: Any) -> bool:
+        """Note an item for `tell`, which is called with all of this request's after their commit.
+
+        Returns:
+            Whether there is a request; if not, nothing is noted.
+        """
+        if self.active:
+            self._of_thread.noted.setdefault(tell, []).append(item)
+        return self.active
+
     def _watch(self, db: Any, name: str, *, begins: bool) -> None:
         original = getattr(db, name)
 
@@ -49,6 +60,11 @@ class RequestTransaction:
             self._of_thread.active = False
             answer = original(context)
             self._of_thread.active = begins
+            noted = getattr(self._of_thread, "noted", {})
+            self._of_thread.noted = {}
+            if name == "on_success":
+                for tell, items in noted.items():
+                    tell(items)
             return answer
 
         # A method, since py4web's debug mode asks it for its __self__.
