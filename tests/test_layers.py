@@ -24,6 +24,8 @@ HOUSE = [
     database
     classify
     retry: classify
+    limits: compose
+    lessons: classify limits
     remedies: classify
     """,
     """
