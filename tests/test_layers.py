@@ -33,6 +33,7 @@ HOUSE = [
     leases: tables
     outbox: tables leases
     liveness: tables outbox
+    ledger: tables
     journal: outbox
     problems: tables
     breaker: tables
@@ -47,7 +48,8 @@ HOUSE = [
     way: delivery site
     shift: site
     sender: delivery site way shift
-    worker: delivery site way shift sender
+    pace: site
+    worker: delivery site way shift sender pace
     service: site worker
     """,
     """
