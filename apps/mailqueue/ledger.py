@@ -81,6 +81,20 @@ def note_lessons(db: Any, changed: Mapping[str, Lesson | None]) -> None:
         db(db[WINDOW].name.belongs([_key(_LEARNED, name) for name in forgotten])).delete()
 
 
+def forget(db: Any, lesson_id: int) -> str | None:
+    """Forget one lesson.
+
+    Returns:
+        The name of its transport or domain; None where it was forgotten already.
+    """
+    pass_gate(db)
+    row = db[LESSON](lesson_id)
+    if row is None:
+        return None
+    note_lessons(db, {row.name: None})
+    return str(row.name)
+
+
 def tidy(db: Any, now: float) -> None:
     """Delete the windows that are over, and the lessons that say nothing any more."""
     old = [name for name, lesson in lessons(db).items() if lesson.is_forgotten(now)]
