@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mailqueue import QueuedMailer, leases, outbox
+from mailqueue.database import own_transaction
 from mailqueue.pace import Pace
 from support.mail import Clock, make_mail, rows, statuses, to_server
 from support.smtp_faults import Reply
@@ -314,3 +316,22 @@ def test_several_refusals_in_a_row_are_a_wish(mails: Mails, smtp: ScriptedServer
     mail.send("user3@busy.test")
     mail.process_queue()
     assert rows(mail, "recipient")[3]["held_by"] == "domain:busy.test"
+
+
+def test_workers_that_claim_at_the_same_moment_take_no_place_twice(
+    mails: Mails, smtp: ScriptedServer
+) -> None:
+    limits = {"slow.test": "10/minute", "other.test": "7/minute"}
+    first, *others = [mails.make(limits=limits) for _ in range(3)]
+    first.process_queue()  # the transport's own row is there: the race is to be for the places
+    send(first, 20, "slow.test")
+    send(first, 20, "other.test")
+
+    def work(mail: QueuedMailer) -> None:
+        with own_transaction(mail.db):
+            mail.process_queue()
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(work, mail) for mail in (first, *others)]:
+            done.result()
+    assert reached(smtp) == {"slow.test": 10, "other.test": 7}
