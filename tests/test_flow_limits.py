@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, leases, outbox
+from mailqueue import QueuedMailer, leases, outbox, worker
 from mailqueue.database import own_transaction
 from mailqueue.pace import Pace
 from support.mail import Clock, make_mail, rows, statuses, to_server
@@ -319,8 +319,9 @@ def test_several_refusals_in_a_row_are_a_wish(mails: Mails, smtp: ScriptedServer
 
 
 def test_workers_that_claim_at_the_same_moment_take_no_place_twice(
-    mails: Mails, smtp: ScriptedServer
+    mails: Mails, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker, "BATCH", 1)
     limits = {"slow.test": "10/minute", "other.test": "7/minute"}
     first, *others = [mails.make(limits=limits) for _ in range(3)]
     first.process_queue()  # the transport's own row is there: the race is to be for the places
