@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import Attachment, breaker, leases, liveness, outbox, problems, queries, words
+from mailqueue import Attachment, breaker, leases, ledger, liveness, outbox, problems, queries, words
 from mailqueue.classify import Failure
 from mailqueue.compose import compose
-from mailqueue.outbox import Finished, Outcome, Retention
+from mailqueue.ledger import Ledger
+from mailqueue.lessons import Lesson
+from mailqueue.limits import Limit, Rate
+from mailqueue.outbox import Finished, HeldBack, Outcome, Retention
 from mailqueue.py4web.admin import ROWS, VERBS, relative
 from mailqueue.tables import TABLES, define_tables
 from mailqueue.terms import terms
@@ -29,7 +32,13 @@ from support.smtp_server import ScriptedServer
 TRANSPORT = "smtp://mail.example.test:587"
 MOUNT = "mail.enable_admin(auth, uses=(session, T, db))"
 HTML = {"Accept": "text/html"}
-PAGES = ("mailqueue", "mailqueue/problems", "mailqueue/message/1", "mailqueue/message/1/content")
+PAGES = (
+    "mailqueue",
+    "mailqueue/problems",
+    "mailqueue/message/1",
+    "mailqueue/message/1/content",
+    "mailqueue/held",
+)
 
 
 class Queue:
@@ -233,6 +242,63 @@ def test_a_host_without_groups_and_layout_gets_the_pages_in_a_layout_of_their_ow
         cookies = "; ".join(f"{name}={value}" for name, value in browser.session.cookies.items())
         flash = r'py4web-flash="{\"message\": \"Well done.\"}"'
         assert ">Well done.<" in browser.get("post", headers={"Cookie": f"{cookies}; {flash}"}).text
+
+
+# --- what is held back -----------------------------------------------------------------------
+
+
+def hold_back(queue: Queue, address: str) -> int:
+    """A message that waits because this domain's server asked for less mail, and for the site's limit."""
+    message_id = queue.put(to=address)
+    name, now = ledger.name_of_domain(address.rpartition("@")[2]), time.time()
+    lesson = Lesson(1, now + 600, 10, now + 600, reason="421 <script>alert('reason')</script>")
+    ledger.note_lessons(queue.db, {name: lesson})
+    ledger.pass_gate(queue.db)
+    book = Ledger(queue.db, {name: (Limit((Rate(20, 60.0),)), lesson)}, now)
+    until = book.next_place(name, jumps_line=False)
+    book.put_off(name)
+    book.store()
+    worker = leases.register(queue.db, token="t", host_name="h", pid=1, journal="", now=now)
+    claims = outbox.claim(queue.db, worker, limit=1000, now=now + 1)
+    outbox.hold_back(queue.db, [HeldBack(claims[0].recipients, until, name)], gone=claims)
+    queue.db.commit()
+    return message_id
+
+
+def test_what_is_held_back_is_shown_with_the_reason_and_can_be_let_go(admin: Browser, queue: Queue) -> None:
+    assert "Held back" not in admin.get("mailqueue").text
+    assert "No mail is held back" in admin.get("mailqueue/held").text
+    message_id = hold_back(queue, "ann@busy.test")
+    assert "Held back" in admin.get("mailqueue").text
+    page = admin.get("mailqueue/held").text
+    assert "busy.test" in page
+    assert "in 10 min" in page or "in 9 min" in page
+    assert "10 messages a minute" in page
+    assert re.search(r'class="mq-number">1</td>', page)
+    assert "&lt;script&gt;" in page
+    assert "<script>alert('reason')" not in page
+    assert "held back: busy.test" in admin.get(f"mailqueue/message/{message_id}").text
+
+    form = button(admin, "mailqueue/held", "forget")
+    assert admin.get(form.action).status_code == 405
+    assert admin.post(form.action.replace("/forget", "7/forget")).status_code == 403
+    assert told(admin.post(form.action)) == "busy.test is sent to at full speed again."
+    queue.db.commit()
+    assert queue.db(queue.db.mailqueue_lesson.id > 0).isempty()
+    assert queue.db.mailqueue_message(message_id).due <= time.time()
+    assert "Nothing was changed" in told(admin.post(form.action))
+
+
+def test_counting_what_waits_for_a_limit_ends_at_a_bound(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MOST_COUNTED", 2)
+    hold_back(queue, "ann@busy.test")
+    waiting = {"held_by": "domain:busy.test", "due": time.time() + 60}
+    queue.db.mailqueue_recipient.bulk_insert([{**waiting, "message_ref": number} for number in range(9)])
+    (row,) = queries.held_back(queue.db, time.time())
+    assert row["waiting"] == 3
+    queue.db.commit()
 
 
 # --- buttons ---------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ HOUSE = [
     wakeup: database
     classify
     retry: classify
+    limits: compose
+    lessons: classify limits
     remedies: classify
     """,
     """
@@ -33,6 +35,7 @@ HOUSE = [
     leases: tables
     outbox: tables leases
     liveness: tables outbox
+    ledger: tables
     journal: outbox
     problems: tables
     breaker: tables
@@ -48,7 +51,8 @@ HOUSE = [
     way: delivery kept site
     shift: site
     sender: delivery site way shift
-    worker: delivery kept site way shift sender
+    pace: site
+    worker: delivery kept site way shift sender pace
     service: kept site worker
     """,
     """

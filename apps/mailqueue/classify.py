@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import errno
+import math
 import re
 import smtplib
 import socket
@@ -152,6 +153,7 @@ class Failure:
     code: int | None = None  # the reply's three digits
     enhanced: str | None = None  # RFC 3463, "5.1.1"
     surely_not_sent: bool = True  # False only where the server may have taken the message
+    retry_after: float | None = None  # seconds for which a provider asks to be left alone (RFC 9110)
 
     def __post_init__(self) -> None:
         """Refuse what no table could hold, while it is still the mistake of whoever made it.
@@ -162,6 +164,8 @@ class Failure:
         if self.kind not in FAILURE_KINDS:
             raise TypeError(f"a failure of the kind {self.kind!r}, which is none of {FAILURE_KINDS}")
         check_reply(self.stage, self.code, self.enhanced, self.text)
+        if self.retry_after is not None and not 0 <= self.retry_after < math.inf:
+            raise TypeError(f"a failure that is to be retried after {self.retry_after!r} seconds")
         object.__setattr__(self, "stage", _one_line(self.stage))
         object.__setattr__(self, "rule", _one_line(self.rule))
         object.__setattr__(self, "text", _one_line(self.text))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ MYSQL = "mysql"
 # A transaction that had to give way to another one: PostgreSQL's serialization_failure and
 # deadlock_detected; MySQL's changed since last read, lock wait time-out and deadlock.
 _MYSQL_DEADLOCK = 1213
+_ROWS_AT_ONCE = 100  # in one statement: every database takes the values of so many
 _CONFLICTS = frozenset({"40001", "40P01", 1020, 1205, _MYSQL_DEADLOCK})
 
 _numbers = itertools.count()
@@ -96,6 +97,25 @@ def change(db: Any, statement: str, *values: object) -> int:
     sign = "?" if engine(db) == SQLITE else "%s"
     db._adapter.execute(statement.replace("%s", sign), values)  # executesql() would fetch and lose the count
     return int(db._adapter.cursor.rowcount)
+
+
+def put(db: Any, table: str, key: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert rows, or bring those that are there in line with them, in the caller's transaction.
+
+    Args:
+        key: the column that says which row is which; it is unique in the table.
+        rows: all with the same columns.
+    """
+    columns = list(rows[0]) if rows else []
+    sign = "VALUES({})" if engine(db) == MYSQL else "excluded.{}"
+    known = "ON DUPLICATE KEY UPDATE" if engine(db) == MYSQL else f"ON CONFLICT ({key}) DO UPDATE SET"
+    changes = ", ".join(f"{name} = {sign.format(name)}" for name in columns if name != key)
+    one = f"({', '.join(['%s'] * len(columns))})"
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        values = [row[name] for row in some for name in columns]
+        into = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([one] * len(some))}"
+        change(db, f"{into} {known} {changes}", *values)
 
 
 def faults(db: Any) -> type[Exception]:

@@ -101,6 +101,18 @@ def hold(db: Any, worker_id: int) -> bool:
     return bool(own.select(worker.id, for_update=engine(db) != SQLITE))
 
 
+def place_among(db: Any, worker_id: int, now: float) -> tuple[int, int]:
+    """How many workers are at work, and which of them this one is, from 0.
+
+    Args:
+        now: epoch seconds; whoever has not beaten for LEASE seconds does not count.
+    """
+    worker = db[WORKER]
+    at_work = (worker.beat_on > now - LEASE) | (worker.id == worker_id)
+    ids = [row.id for row in db(at_work).select(worker.id, orderby=worker.id)]
+    return max(len(ids), 1), ids.index(worker_id) if worker_id in ids else 0
+
+
 def next_look(db: Any) -> float | None:
     """When to look again for dead workers, epoch seconds; None: nobody is at work."""
     worker = db[WORKER]

@@ -18,6 +18,7 @@ from . import database, liveness, outbox, problems, queries, service, wakeup, wo
 from .classify import DeliveryError, Failure, SiteFault, classify_exception
 from .compose import Composed, compose, parse_address
 from .delivery import close, hand_over
+from .limits import read_limits
 from .outbox import Retention
 from .problems import Problem
 from .retry import RetryPolicy
@@ -55,6 +56,7 @@ class MailQueue:
         retention: Retention | None = None,
         journals: str | None = None,
         connections: int = 4,
+        limits: Mapping[str, str] | None = None,
         doubt: str = RESEND,
         auth_expires_after: float | None = AUTH_EXPIRES_AFTER,
         silence: float = liveness.SILENCE,
@@ -65,12 +67,14 @@ class MailQueue:
 
         Raises:
             TablesMissing: the tables are not there and the DAL may not create them.
-            ValueError: doubt is neither "resend" nor "hold", or connections is less than 1.
+            ValueError: doubt is neither "resend" nor "hold", connections is less than 1, or
+                limits has an entry that makes no sense.
         """
         if isinstance(connections, bool) or not isinstance(connections, int) or connections < 1:
             raise ValueError(f"connections is {connections!r}, expected a whole number from 1 up")
         if doubt not in DOUBTS:
             raise ValueError(f"doubt is {doubt!r}, expected one of {DOUBTS}")
+        limits_read = read_limits(limits)
         self.db = db
         self._auth_expires_after = auth_expires_after
         self._silence = silence
@@ -88,6 +92,7 @@ class MailQueue:
             policy=retry or RetryPolicy(),
             retention=retention or Retention(),
             connections=connections,
+            limits=limits_read,
             doubt=doubt,
             clock=clock,
             rng=rng or random.Random(),  # noqa: S311 - jitter, nothing secret

@@ -81,6 +81,20 @@ class Claimed:
 
 
 @dataclass(frozen=True)
+class HeldBack:
+    """Recipients of one claimed message that have no place now.
+
+    Args:
+        until: when they may have one, epoch seconds.
+        held_by: the transport or domain whose limit it is, as ledger.py calls it.
+    """
+
+    recipients: tuple[Pending, ...]
+    until: float
+    held_by: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of one recipient in one attempt.
 
@@ -291,7 +305,7 @@ def retry(db: Any, message_id: int, now: float) -> bool:
     recipient = db[RECIPIENT]
     wanted = (recipient.message_ref == message_id) & recipient.status.belongs(_SOURCES[words.QUEUED])
     possible = has_content(db, message_id)
-    changed = possible and db(wanted).update(status=words.QUEUED, due=now, changed_on=now)
+    changed = possible and db(wanted).update(status=words.QUEUED, due=now, changed_on=now, held_by=None)
     _let_go(db, message_id)
     if changed:
         _settle(db, message_id, now, changes={"crashes": None})
@@ -482,6 +496,7 @@ def _apply(db: Any, result: Finished, now: float) -> None:
             reply=outcome.reply,
             transport=result.transport,
             changed_on=now,
+            held_by=None,
         )
         attempts = recipient.attempts.coalesce_zero() + int(outcome.counts)
         moved = db(movable).update(**change, attempts=attempts)
@@ -612,6 +627,68 @@ def release(db: Any, claims: Iterable[Claimed], now: float) -> list[str]:
             statuses.append(_settle(db, claimed.id, now))
     db.commit()
     return statuses
+
+
+def hold_back(db: Any, held: Iterable[HeldBack], gone: Iterable[Claimed]) -> None:
+    """Put recipients off that have no place now; that is no attempt. In the caller's transaction.
+
+    A few statements for a whole claim, since there may be very many of them.
+
+    Args:
+        held: who is put off, until when, and for what.
+        gone: claimed messages of which nobody may be tried now: their claims end.
+    """
+    recipient, message = db[RECIPIENT], db[MESSAGE]
+    together: dict[tuple[float, str], list[int]] = {}
+    for one in held:
+        ids = together.setdefault((one.until, one.held_by), [])
+        ids += [pending.id for pending in one.recipients]
+    for (until, held_by), ids in together.items():
+        waiting = recipient.id.belongs(ids) & recipient.status.belongs(words.PENDING)
+        db(waiting).update(due=until, held_by=held_by)
+    tokens = {claimed.id: claimed.token for claimed in gone}
+    mine = message.id.belongs(list(tokens)) & message.claim.belongs(set(tokens.values()))
+    if tokens:
+        _let_wait(db, mine)
+
+
+def _let_wait(db: Any, mine: Any) -> None:
+    """End the claims on these messages, each to wait until the first of its recipients is due."""
+    message, recipient = db[MESSAGE], db[RECIPIENT]
+    ids = [row.id for row in db(mine).select(message.id)]
+    earliest: dict[int, dict[str, float | None]] = {message_id: {} for message_id in ids}
+    due = recipient.due.min()
+    rows = db(recipient.message_ref.belongs(ids) & recipient.status.belongs(words.PENDING)).select(
+        recipient.message_ref, recipient.status, due, groupby=recipient.message_ref | recipient.status
+    )
+    for row in rows:
+        earliest[row[recipient.message_ref]][row[recipient.status]] = row[due]
+    together: dict[tuple[str, float], list[int]] = {}
+    for message_id, dues in earliest.items():
+        moments = [moment for moment in dues.values() if moment is not None]
+        if moments:
+            together.setdefault((words.summarize(dues), min(moments)), []).append(message_id)
+    for (status, moment), some in together.items():
+        db(message.id.belongs(some)).update(
+            status=status, due=moment, worker=None, claim=None, claimed_on=None
+        )
+
+
+def let_through(db: Any, held_by: str, now: float, limit: int = 1000) -> int:
+    """Make due at once what was held back for this transport or domain. In the caller's transaction.
+
+    Args:
+        limit: how many recipients at most; the others come at their times.
+
+    Returns:
+        How many recipients.
+    """
+    recipient, message = db[RECIPIENT], db[MESSAGE]
+    waiting = (recipient.held_by == held_by) & (recipient.due > now)
+    rows = db(waiting).select(recipient.id, recipient.message_ref, orderby=recipient.due, limitby=(0, limit))
+    db(recipient.id.belongs([row.id for row in rows]) & (recipient.due > now)).update(due=now)
+    db(message.id.belongs({row.message_ref for row in rows}) & (message.due > now)).update(due=now)
+    return len(rows)
 
 
 def kinds_waited_for(db: Any) -> set[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import words
+from . import database, words
 from .problems import OPEN
-from .tables import ATTEMPT, CONTENT, MESSAGE, PROBLEM, RECIPIENT, TRANSPORT
+from .tables import ATTEMPT, CONTENT, LESSON, MESSAGE, PROBLEM, RECIPIENT, TRANSPORT, WINDOW
+
+MOST_COUNTED = 1000  # recipients that wait for one limit; beyond that, how many makes no difference
 
 
 def counts(db: Any) -> dict[str, int]:
@@ -150,3 +152,47 @@ def stoppages(db: Any) -> list[dict[str, Any]]:
 def open_problems(db: Any) -> int:
     """How many entries of the problem log are open."""
     return int(db(db[PROBLEM].status == OPEN).count())
+
+
+def held_back(db: Any, now: float, limit: int = 50) -> list[dict[str, Any]]:
+    """The transports and domains for whose limits, or for whose servers' wishes, mail waits.
+
+    Args:
+        now: epoch seconds.
+        limit: how many at most.
+
+    Returns:
+        For each its "name"; "waiting", the recipients that wait, MOST_COUNTED + 1 for more than that;
+        "until", when the next of them may go, None where none waits; "allowances", the configured
+        limits; "lesson", the row of what was learned, or None.
+    """
+    window, lesson = db[WINDOW], db[LESSON]
+    lines = db((window.line > 0) & (window.over_on > now)).select(
+        window.held_by, window.name, window.allowance, orderby=~window.line, limitby=(0, 4 * limit)
+    )
+    learned = db(lesson.strikes > 0).select(orderby=~lesson.rests_until, limitby=(0, limit)).as_list()
+    found: dict[str, dict[str, Any]] = {
+        row["name"]: {"name": row["name"], "allowances": [], "lesson": row} for row in learned
+    }
+    for row in lines:
+        entry = found.setdefault(row.held_by, {"name": row.held_by, "allowances": [], "lesson": None})
+        if not row.name.startswith("learned"):
+            entry["allowances"].append(row.allowance)
+    return [{**entry, **_waiting(db, name)} for name, entry in list(found.items())[:limit]]
+
+
+def any_held_back(db: Any, now: float) -> bool:
+    """Whether held_back() has anything to show."""
+    window = db[WINDOW]
+    in_line = (window.line > 0) & (window.over_on > now)
+    return not (db(in_line).isempty() and db(db[LESSON].strikes > 0).isempty())
+
+
+def _waiting(db: Any, name: str) -> dict[str, Any]:
+    """How many recipients wait for this limit, and until when the first; reads an index, never all of it."""
+    sign = "?" if database.engine(db) == database.SQLITE else "%s"
+    waiting = f"FROM {RECIPIENT} WHERE held_by = {sign} AND due IS NOT NULL"
+    some = f"SELECT COUNT(*) FROM (SELECT 1 {waiting} LIMIT {MOST_COUNTED + 1}) some"
+    ((number,),) = db.executesql(some, (name,))
+    ((until,),) = db.executesql(f"SELECT MIN(due) {waiting}", (name,))
+    return {"waiting": number, "until": until}

@@ -35,7 +35,12 @@ class Tried:
 
     claimed: Claimed
     finished: Finished
-    failures: tuple[Failure, ...]
+    answers: tuple[Answer, ...]
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What met its recipients."""
+        return tuple(answer.failure for answer in self.answers if answer.failure)
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,6 @@ class Sender(threading.Thread):
             return Untried(job.claimed, self, classify_exception(stage, error))
         started, begun = self._site.clock(), time.monotonic()
         answers = self._hand_over(job)
-        failures = tuple(answer.failure for answer in answers if answer.failure)
         blocking = self._blocking(job.claimed, answers)
         if blocking or self._lapsed:
             self._shift.journal.released(job.claimed.id)
@@ -132,7 +136,7 @@ class Sender(threading.Thread):
             outcomes=tuple(outcomes(self._site, job.claimed, answers)),
         )
         self._shift.journal.answered(finished)
-        return Tried(job.claimed, finished, failures)
+        return Tried(job.claimed, finished, tuple(answers))
 
     def _hand_over(self, job: Job) -> list[Answer]:
         claimed = job.claimed

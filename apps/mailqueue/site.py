@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .limits import Limits
 from .outbox import Recovery, Retention
 from .problems import Problem
 from .retry import RetryPolicy
@@ -28,6 +29,7 @@ class Site:
         policy: when to try again.
         retention: how long to keep what ended.
         connections: how many connections to open at most.
+        limits: what may be sent in which time, of all workers together.
         doubt: terms.RESEND or terms.HOLD, for messages that do not say.
         clock: the time, epoch seconds.
         rng: where jitter comes from.
@@ -41,6 +43,7 @@ class Site:
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     retention: Retention = field(default_factory=Retention)
     connections: int = 4
+    limits: Limits = field(default_factory=Limits)
     doubt: str = RESEND
     clock: Callable[[], float] = time.time
     rng: random.Random = field(default_factory=random.Random)

@@ -29,7 +29,9 @@ TRANSPORT = "mailqueue_transport"
 PROBLEM = "mailqueue_problem"
 DEDUPE = "mailqueue_dedupe"
 PULSE = "mailqueue_pulse"
-TABLES = (MESSAGE, CONTENT, RECIPIENT, ATTEMPT, WORKER, TRANSPORT, PROBLEM, DEDUPE, PULSE)
+WINDOW = "mailqueue_window"
+LESSON = "mailqueue_lesson"
+TABLES = (MESSAGE, CONTENT, RECIPIENT, ATTEMPT, WORKER, TRANSPORT, PROBLEM, DEDUPE, PULSE, WINDOW, LESSON)
 
 # Length of an address: 64 octets of local part, "@", 255 of domain (RFC 5321 section 4.5.3.1).
 ADDRESS = 320
@@ -97,6 +99,7 @@ def _recipient_fields() -> list[Any]:
         Field("reply", "text"),  # the server's own words
         Field("transport", length=255),
         _time("changed_on"),
+        Field("held_by", length=190),  # the domain or transport whose limit it waits for, not for a retry
     ]
 
 
@@ -173,6 +176,31 @@ def _pulse_fields() -> list[Any]:
     return [Field("name", length=16, unique=True), _time("seen_on")]
 
 
+def _window_fields() -> list[Any]:
+    return [
+        Field("name", length=210, unique=True),  # of what, and of which of its rates
+        Field("held_by", length=190),  # of what: as in the recipients that wait
+        Field("allowance", length=64),  # the rate, in words
+        _time("opened_on"),
+        Field("taken", "integer"),
+        Field("line", "integer"),  # messages put off to the windows after it
+        _time("over_on"),  # when nothing of it matters any more
+    ]
+
+
+def _lesson_fields() -> list[Any]:
+    return [
+        Field("name", length=190, unique=True),
+        Field("strikes", "integer"),  # 0: only refusals that may come to a wish for less mail
+        _time("rests_until"),
+        Field("pace", "integer"),  # messages a minute
+        _time("raised_on"),
+        Field("refusals", "integer"),
+        _time("refused_on"),
+        Field("reason", "text"),  # the server's own words
+    ]
+
+
 _FIELDS = {
     MESSAGE: _message_fields,
     CONTENT: _content_fields,
@@ -183,6 +211,8 @@ _FIELDS = {
     PROBLEM: _problem_fields,
     DEDUPE: _dedupe_fields,
     PULSE: _pulse_fields,
+    WINDOW: _window_fields,
+    LESSON: _lesson_fields,
 }
 
 # Session locks, so that hosts that share a database take turns too.
@@ -201,6 +231,7 @@ _INDEXES = {
     "mailqueue_content_message_idx": (CONTENT, "message_ref, chunk_no", ""),
     "mailqueue_recipient_message_idx": (RECIPIENT, "message_ref", ""),
     "mailqueue_recipient_address_idx": (RECIPIENT, "address", ""),
+    "mailqueue_recipient_held_idx": (RECIPIENT, "held_by, due", "held_by IS NOT NULL"),
     "mailqueue_attempt_message_idx": (ATTEMPT, "message_ref", ""),
     "mailqueue_dedupe_until_idx": (DEDUPE, "until_on", ""),
 }

@@ -43,6 +43,7 @@ class Way:
         kept: where to take open transports from and to leave them; None: they are not kept.
 
     Attributes:
+        name: the transport's, once ready() was asked.
         usable: whether messages may still be begun.
         probing: whether one message is to show that a paused transport works again.
     """
@@ -51,6 +52,7 @@ class Way:
         self._site, self._kept = site, kept
         self._transport: Transport | None = None  # until a connection takes it
         self._db = site.db
+        self.name = ""
         self.usable = False
         self.probing = False
 
@@ -58,13 +60,13 @@ class Way:
         """Whether there is mail to send, and the transport admits it and opens."""
         try:
             transport = self._site.make_transport()
-            self._name, self._settings = str(transport.name), transport.settings()
+            self.name, self._settings = str(transport.name), transport.settings()
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
             self._report(classify_exception(words.CONFIG, error), "")
             return False
         now = self._site.clock()
         self._attend_to_problems(now)
-        admission = breaker.admit(self._db, self._name, self._settings, now)
+        admission = breaker.admit(self._db, self.name, self._settings, now)
         due = outbox.next_due(self._db)
         self._db.commit()
         self.probing = admission == breaker.PROBE
@@ -79,8 +81,8 @@ class Way:
         if not problems.any_open(self._db):
             return
         problems.resolve_settings(self._db, now)
-        problems.resolve_others(self._db, self._name, now)
-        if breaker.settings_changed(self._db, self._name, self._settings):
+        problems.resolve_others(self._db, self.name, now)
+        if breaker.settings_changed(self._db, self.name, self._settings):
             outbox.wake_held(self._db, now)
         self._db.commit()
 
@@ -93,7 +95,7 @@ class Way:
             close(transport)
             self.block(classify_exception(stage, error))
             return False
-        now, name = self._site.clock(), self._name
+        now, name = self._site.clock(), self.name
         if not self.probing or breaker.state(self._db, name).stage in words.TRANSPORT_STAGES:
             breaker.proved(self._db, name, now)
             problems.resolve_way(self._db, name, now)
@@ -106,7 +108,7 @@ class Way:
         if not self.usable:
             return
         self.usable = False
-        now, name = self._site.clock(), self._name
+        now, name = self._site.clock(), self.name
         never_worked = breaker.state(self._db, name).connected_on is None
         failures = breaker.pause(
             self._db,
@@ -129,9 +131,9 @@ class Way:
         """
         for failure in failures:
             if failure.kind == words.CONFIGURATION or failure.rule.startswith("unknown-exception"):
-                self._report(failure, self._name)
+                self._report(failure, self.name)
         if self.probing:
-            breaker.proved(self._db, self._name, self._site.clock())
+            breaker.proved(self._db, self.name, self._site.clock())
             self._db.commit()
             self.probing = False
 
@@ -152,7 +154,7 @@ class Way:
         """After sending: what was reported and makes no message wait any more is resolved."""
         if self.usable and problems.any_open(self._db):
             kinds = outbox.kinds_waited_for(self._db)
-            problems.resolve_unless(self._db, self._name, kinds, self._site.clock())
+            problems.resolve_unless(self._db, self.name, kinds, self._site.clock())
         self._db.commit()
 
     def take_transport(self) -> Transport:

@@ -16,10 +16,11 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from . import database, journal, leases, liveness, outbox, problems, words
+from . import database, journal, leases, ledger, liveness, outbox, problems, words
 from .classify import Failure, classify_exception
 from .kept import KeptTransports
 from .outbox import Claimed, Finished
+from .pace import Pace
 from .sender import Died, Job, Sender, Tried, Untried, outcomes
 from .shift import JournalNotWritable, Shift
 from .site import Site
@@ -83,6 +84,7 @@ def drain(
         finally:
             way.close()
         outbox.purge(site.db, now=site.clock(), retention=site.retention)
+        ledger.tidy(site.db, site.clock())
     return counts
 
 
@@ -154,6 +156,7 @@ class _Drain:
     ):
         self._site, self._way, self._shift = site, way, shift
         self._counts, self._ending, self._stop = counts, ending, stop
+        self._pace = Pace(site, shift.worker_id, way.name)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._results: SimpleQueue[Tried | Untried | Died] = SimpleQueue()
         self._senders: list[Sender] = []
@@ -203,9 +206,25 @@ class _Drain:
         else:
             self._let_urgent_overtake()
         while not self._shift.closing.is_set() and len(self._at_work) < 2 * max(len(self._senders), 1):
-            if not self._claimed and not self._claim():
+            claimed = self._next()
+            if claimed is None:
                 break
-            self._give_to_sender(self._claimed.popleft())
+            self._give_to_sender(claimed)
+
+    def _next(self) -> Claimed | None:
+        """The first message that may be begun now; it is claimed if need be. None: there is none."""
+        claimed = self._first_with_room()
+        while claimed is None and len(self._claimed) <= BATCH and self._claim():
+            claimed = self._first_with_room()
+        return claimed
+
+    def _first_with_room(self) -> Claimed | None:
+        at_work = list(self._at_work.values())
+        for place, claimed in enumerate(self._claimed):
+            if self._pace.has_room(claimed, at_work):
+                del self._claimed[place]
+                return claimed
+        return None
 
     def _is_turn_over(self) -> bool:
         """Whether to wait for the messages at hand, so that this drain can end.
@@ -234,8 +253,11 @@ class _Drain:
     def _claim(self) -> bool:
         if self._way.probing and self._at_work:
             return False
-        self._claimed.extend(self._take(1 if self._way.probing else BATCH, words.PRIORITIES))
-        return bool(self._claimed)
+        if not self._pace.connections:
+            return False
+        found = self._take(1 if self._way.probing else BATCH, words.PRIORITIES)
+        self._claimed.extend(found)
+        return bool(found)
 
     def _let_urgent_overtake(self) -> None:
         """A slow server may take minutes for what is claimed; urgent mail does not wait for it.
@@ -251,13 +273,19 @@ class _Drain:
             self._owed = bool(urgent)
 
     def _take(self, limit: int, priorities: Sequence[int]) -> list[Claimed]:
+        """Messages to send now. What is over a limit is put off, as long as nothing else is at hand."""
         _expire(self._site)
-        db, worker, now = self._site.db, self._shift.worker_id, self._site.clock()
-        # Not after a lost connection: its claim may stand, and only recovery would find those messages.
-        return self._again_if(
-            database.is_conflict,
-            lambda: outbox.claim(db, worker, limit=limit, now=now, priorities=priorities),
-        )
+        db, worker = self._site.db, self._shift.worker_id
+        while True:
+            now = self._site.clock()
+            # Not after a lost connection: its claim may stand, and only recovery would find those messages.
+            claims = self._again_if(
+                database.is_conflict,
+                lambda: outbox.claim(db, worker, limit=limit, now=now, priorities=priorities),  # noqa: B023
+            )
+            going = self._again_if(database.is_conflict, lambda: self._pace.admit(claims))  # noqa: B023
+            if going or not claims or self._at_work or self._ending():
+                return going
 
     def _look_around(self) -> None:
         """What a long drain must not leave to the next one."""
@@ -296,7 +324,7 @@ class _Drain:
         """Open as many connections as the messages are worth, or one more for those that are stuck."""
         messages = len(self._claimed) + len(self._at_work)
         worth = len(self._senders) + 1 if stuck else 1 + messages // MESSAGES_FOR_ANOTHER
-        if len(self._senders) >= min(self._most_senders, worth):
+        if len(self._senders) >= min(self._most_senders, self._pace.connections, worth):
             return
         try:
             transport = self._way.take_transport()
@@ -323,6 +351,7 @@ class _Drain:
         if isinstance(result, Tried):
             self._done.append(result.finished)
             self._way.passed(result.failures)
+            self._pace.hear(result.answers)
         else:
             self._take_back(result)
 
@@ -353,6 +382,7 @@ class _Drain:
             self._counts[status] = self._counts.get(status, 0) + 1
         self._shift.journal.committed(result.message_id for result in self._done)
         self._done.clear()
+        self._again_if(database.is_conflict, self._pace.learn)
 
     def _give_back(self, claims: Collection[Claimed]) -> None:
         for status in outbox.release(self._site.db, claims, self._site.clock()):

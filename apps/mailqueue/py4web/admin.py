@@ -24,7 +24,7 @@ from py4web.utils.url_signer import URLSigner
 from pydal.tools.tags import Tags
 from yatl.helpers import BUTTON, FORM, SPAN, A
 
-from .. import liveness, outbox, queries, words
+from .. import ledger, liveness, outbox, queries, words
 from ..tables import local_time
 from ..version import __version__
 
@@ -38,8 +38,10 @@ PAGES = {
     "message": "/message/<message_id:int>",
     "content": "/message/<message_id:int>/content",
     "problems": "/problems",
+    "held": "/held",
 }
 VERBS = ("retry", "cancel", "arrived")
+FORGET = "/held/<lesson_id:int>/forget"  # the verb of the page of what is held back
 HEALTH = "/health"  # for monitoring: no login
 
 ROWS = 50  # messages on one page
@@ -161,6 +163,7 @@ class AdminPages:
             self._mount_page(path, getattr(self, name), f"{name}.html")
         for name in VERBS:
             self._mount_verb(getattr(self, name))
+        self._mount_forget()
         action(f"{self._route}/static/<fp:path>", method="GET")(_static)
         action(self._route + HEALTH, method="GET")(action.uses(self._mail.db)(self.health))
 
@@ -191,6 +194,14 @@ class AdminPages:
         path = f"{self._route}/message/<message_id:int>/{verb.__name__}"
         action(path, method="POST")(action.uses(*self._uses, self._signer.verify())(done))
         action(path, method="GET")(action.uses(*self._uses)(asked_for))
+
+    def _mount_forget(self) -> None:
+        def done(lesson_id: int) -> None:
+            changed, told = self.forget(lesson_id)
+            self._auth.flash.set(told, _class="success" if changed else "warning")
+            redirect(self.link("held"))
+
+        action(self._route + FORGET, method="POST")(action.uses(*self._uses, self._signer.verify())(done))
 
     def _way_back(self, message_id: int) -> str:
         if request.query.get("back") == "list":
@@ -247,10 +258,18 @@ class AdminPages:
         """The problem log, open entries first."""
         return {**self._state(), "rows": queries.problems(self._mail.db)}
 
+    def held(self) -> dict[str, Any]:
+        """What is held back for a limit, or because a server asked for less mail."""
+        return {**self._state(), "rows": queries.held_back(self._mail.db, self._mail.site.clock())}
+
     def _state(self) -> dict[str, Any]:
         db = self._mail.db
         self._mail.silence()  # where nobody sends, that is an entry to be shown
-        return {"stoppages": queries.stoppages(db), "open_problems": queries.open_problems(db)}
+        return {
+            "stoppages": queries.stoppages(db),
+            "open_problems": queries.open_problems(db),
+            "any_held": queries.any_held_back(db, self._mail.site.clock()),
+        }
 
     def _found(self, message_id: int) -> dict[str, Any]:
         message = queries.message(self._mail.db, message_id)
@@ -287,6 +306,16 @@ class AdminPages:
             return False, "Nothing was changed: nothing of this message is in doubt, or it is being sent."
         return True, f"Message {message_id} is marked as arrived."
 
+    def forget(self, lesson_id: int) -> tuple[bool, str]:
+        """Forget what a server's replies taught. Whether there was anything, and what to tell."""
+        db, now = self._mail.db, self._mail.site.clock()
+        name = ledger.forget(db, lesson_id)
+        if name is None:
+            return False, "Nothing was changed: it was forgotten already."
+        outbox.let_through(db, name, now)
+        self._mail.wake()
+        return True, f"{held_name(name)} is sent to at full speed again."
+
     # --- parts of the pages ----------------------------------------------------------------
 
     def link(self, *parts: Any, **query: Any) -> str:
@@ -313,6 +342,21 @@ class AdminPages:
         name = f"{label} message {message_id}"
         button = BUTTON(label, _class=f"mq-button mq-{verb}", _title=name, **{"_aria-label": name})
         return FORM(button, _method="post", _action=url)
+
+    def forget_button(self, row: dict[str, Any]) -> Any:
+        """The button that forgets the lesson of a row of held_back()."""
+        url = URL(self._route, "held", row["lesson"]["id"], "forget", signer=self._signer)
+        name = f"Forget what {held_name(row['name'])} taught"
+        button = BUTTON("Forget", _class="mq-button", _title=name, **{"_aria-label": name})
+        return FORM(button, _method="post", _action=url)
+
+    def waiting(self, number: int) -> str:
+        """How many recipients wait, as people read it."""
+        return str(number) if number <= queries.MOST_COUNTED else f"more than {queries.MOST_COUNTED}"
+
+    def now(self) -> float:
+        """The site's time, epoch seconds."""
+        return float(self._mail.site.clock())
 
     def ago(self, moment: float | None) -> str:
         """A stored time as seen from now; "" for None."""
@@ -359,6 +403,11 @@ def relative(seconds: float) -> str:
             told = f"{span // size:.0f} {unit}"
             return f"in {told}" if seconds > 0 else f"{told} ago"
     return "in a moment" if seconds > 0 else "just now"
+
+
+def held_name(name: str) -> str:
+    """A transport or domain of a limit as people read it."""
+    return name.partition(":")[2]
 
 
 def _id(text: str | None) -> int | None:

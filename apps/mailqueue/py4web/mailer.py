@@ -47,6 +47,8 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             table files by default.
         connections: how many connections to the mail server a worker opens at most; as many as the
             waiting mail is worth.
+        limits: what may be sent in which time, by all workers together: {"gmail.com": "20/minute",
+            "*": "100/minute, 4 connections", "transport": "500/hour"}; see limits.read_limits().
         doubt: what to do with a message that a server may have taken without saying so: "resend", at
             the risk of a duplicate, or "hold" until an administrator decides.
         auth_expires_after: seconds after which a mail of Auth's is not worth sending; None: never.
@@ -59,6 +61,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
 
     Raises:
         TablesMissing: the DAL was opened with migrate=False and the tables are not there.
+        ValueError: connections, limits or doubt make no sense.
     """
 
     Attachment = compose.Attachment
@@ -77,6 +80,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         retention: Retention | None = None,
         journals: str | None = None,
         connections: int = 4,
+        limits: Mapping[str, str] | None = None,
         doubt: str = RESEND,
         auth_expires_after: float | None = AUTH_EXPIRES_AFTER,
         silence: float = SILENCE,
@@ -89,6 +93,7 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             retention=retention,
             journals=journals,
             connections=connections,
+            limits=limits,
             doubt=doubt,
             auth_expires_after=auth_expires_after,
             silence=silence,
