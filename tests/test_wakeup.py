@@ -277,3 +277,10 @@ def test_polling_is_quick_after_mail_and_slow_in_quiet_times() -> None:
     assert looks == sorted(looks)
     assert (looks[0], looks[-1]) == (wakeup.QUICK_POLL, wakeup.POLL)
     assert len(looks) < 70
+
+
+def test_a_call_outside_of_any_transaction_leaves_none_open(db_uri: str, tmp_path: Path) -> None:
+    mail = make_mail(tmp_path, uri=db_uri)
+    mail.db.commit()
+    mail.wake()
+    assert not database.in_transaction(mail.db)

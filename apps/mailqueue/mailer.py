@@ -153,12 +153,13 @@ class MailQueue:
         return message_id
 
     def wake(self, message_id: int | None = None) -> None:
-        """Hint to whoever sends that there is something to do. In the caller's transaction.
+        """Hint to whoever sends that there is something to do. In the caller's transaction, if there is one.
 
         Args:
             message_id: a message that the caller's transaction has queued; None: whatever is due.
         """
-        wakeup.announce(self.db)
+        with self.transaction():  # one left open would be taken for the host's by the next send()
+            wakeup.announce(self.db)
         for waker in self.wakers:
             waker(message_id)
 
