@@ -21,11 +21,12 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 supervisor.KILL_SECONDS = {kill_seconds}
 sys.exit(supervisor.supervise([sys.executable, "-c", {child!r}], {processes}))
 """
+# In one write each: two processes that print to one pipe mix up their lines now and then.
 CHILD = """
 import os, sys
-print("up", os.getpid(), flush=True)
+os.write(1, f"up {os.getpid()}\\n".encode())
 while os.read(0, 1): pass
-print("down", os.getpid(), flush=True)
+os.write(1, f"down {os.getpid()}\\n".encode())
 """
 STAYS = CHILD.replace("while os.read(0, 1): pass", "import time; time.sleep(60)")
 

@@ -6,7 +6,7 @@ turns and none gives away what another has taken. All in the caller's transactio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -182,8 +182,7 @@ def _key(kind: str, name: str) -> str:
 
 
 def _rates(limit: Limit, lesson: Lesson | None) -> dict[str, Rate]:
-    rates: Iterable[Rate] = limit.rates
-    found = {f"{rate.seconds:g}": rate for rate in rates}
+    found = {f"{rate.seconds:g}": rate for rate in limit.rates}
     if limit.connections is not None:
         found["connections"] = limits.places_for(limit.connections)
     if lesson and lesson.strikes:

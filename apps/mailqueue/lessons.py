@@ -144,8 +144,6 @@ def _faster(known: Lesson, now: float) -> Lesson | None:
     if now < known.rest_at(now) or 0 <= now - known.raised_on < STEP:
         return known
     pace = known.pace * 2
-    return (
-        None
-        if pace > FASTEST
-        else replace(known, pace=pace, raised_on=now, strikes=max(known.strikes - 1, 1))
-    )
+    if pace > FASTEST:
+        return None
+    return replace(known, pace=pace, raised_on=now, strikes=max(known.strikes - 1, 1))

@@ -66,9 +66,8 @@ class _Supervisor:
         self._command = command
         self._places = [_Place() for _ in range(processes)]
         self._leaving: dict[subprocess.Popen[bytes], float] = {}  # and when their time is over
-        self._signals: SimpleQueue[int] = (
-            SimpleQueue()
-        )  # its put() may interrupt anything, an Event's set() not
+        # Its put() may interrupt anything, unlike an Event's set().
+        self._signals: SimpleQueue[int] = SimpleQueue()
         self._ending = False
         self._first = True  # nobody was replaced yet
         self._status = ENDED
