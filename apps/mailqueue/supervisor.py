@@ -124,12 +124,13 @@ class _Supervisor:
         os.kill(os.getpid(), number)
 
     def _see_who_ended(self) -> None:
-        for process in [process for process in self._leaving if process.poll() is not None]:
-            del self._leaving[process]
-            self._note_end(process)
         for place in self._places:
             if place.process is not None and place.process.poll() is not None:
                 self._replace(place, place.process)
+        # After those above, which may make others leave: of one that has ended no further signal comes.
+        for process in [process for process in self._leaving if process.poll() is not None]:
+            del self._leaving[process]
+            self._note_end(process)
 
     def _note_end(self, process: subprocess.Popen[bytes]) -> None:
         if process.returncode == ENDED or self._status == NOTHING_TO_SERVE:
