@@ -17,6 +17,11 @@ PACKAGES = sorted(
 )
 DEMO = ["aiosmtpd>=1.4.6"]
 CELERY = ["celery>=5.4"]
+SES = ["boto3>=1.34"]
+ANYMAIL = ["django-anymail>=15.2"]
+DKIM = ["dkimpy[ed25519]>=1.1"]
+SMIME = ["cryptography>=45"]
+PGP = ["python-gnupg>=0.5.4"]
 
 
 class BuildWithManifest(build_py):
@@ -39,25 +44,45 @@ setup(
     cmdclass={"build_py": BuildWithManifest},
     packages=PACKAGES,
     package_dir={"mailqueue": "apps/mailqueue"},
-    package_data={"mailqueue": ["py.typed", "templates/**/*", "static/**/*"]},
+    package_data={
+        "mailqueue": ["py.typed", "templates/**/*", "static/**/*", "translations/**/*", "web2py/plugin/**/*"]
+    },
     python_requires=">=3.10",
-    install_requires=["py4web>=1.20250901.0", "pydal>=20250629.0", "yatl", "email-validator>=2.2", "click"],
+    install_requires=[
+        "py4web>=1.20250901.0",
+        "pydal>=20250629.0",
+        "yatl",
+        "css-inline>=0.17",
+        "email-validator>=2.2",
+        "dnspython>=2.6",  # email-validator brings it anyway
+        "click",
+    ],
     extras_require={
         "demo": DEMO,
         "celery": CELERY,
+        "ses": SES,
+        "anymail": ANYMAIL,
+        "dkim": DKIM,
+        "smime": SMIME,
+        "pgp": PGP,
         "test": [
             *DEMO,
             *CELERY,
+            *SES,
+            *ANYMAIL,
+            *DKIM,
+            *SMIME,
+            *PGP,
             "redis",
             "pytest>=8",
-            "pytest-cov",
+            "pytest-cov>=7",
+            "pytest-xdist",
             "hypothesis",
             # The second reader of what we write, independent of Python's: Rust's mailparse. No wheels before.
             "fast-mail-parser>=0.10; python_version >= '3.11'",
-            "cryptography",
             "psycopg2-binary",
             "pymysql",
-            "selenium",
+            "axe-playwright-python>=0.1.8",
             "mypy",
             "ruff",
             "build",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ if importlib.util.find_spec("mailqueue") is None:
 
 from support.certificates import Certificates, make_certificates
 from support.kill_figures import FIGURES
-from support.services import fresh_database
+from support.services import KeptDatabase, fresh_database, needs
 from support.smtp_server import ScriptedServer
 
 
@@ -32,10 +34,55 @@ def smtp() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture(params=["sqlite", "postgres", "mariadb"])
-def db_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def empty_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URI of a fresh database, on every kind of database we support."""
     with fresh_database(request.param, tmp_path) as uri:
         yield uri
+
+
+@pytest.fixture(scope="session")
+def kept_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], KeptDatabase]]:
+    """The database of each kind that tests use one after the other; made when it is asked for first."""
+
+    @functools.cache
+    def kept(kind: str) -> KeptDatabase:
+        database = KeptDatabase(kind, tmp_path_factory.mktemp(kind))
+        made.append(database)
+        return database
+
+    made: list[KeptDatabase] = []
+    yield kept
+    for database in made:
+        database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+def db_uri(
+    request: pytest.FixtureRequest, tmp_path: Path, kept_database: Callable[[str], KeptDatabase]
+) -> Iterator[str]:
+    """The URI of a database with our tables and no rows in them, for a DAL whose folder is tmp_path."""
+    if request.param == "sqlite":
+        with fresh_database("sqlite", tmp_path) as uri:
+            yield uri
+        return
+    needs(request.param)
+    database = kept_database(request.param)
+    database.lend(tmp_path)
+    yield database.uri
+
+
+# With pytest-xdist the kills happen in its worker processes, and the summary is written by another one.
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a process of pytest-xdist: hand over what its kills have come to."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["kills"] = FIGURES.told()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take that over; a process that crashed has handed over nothing."""
+    if "kills" in getattr(node, "workeroutput", {}):
+        FIGURES.merge(node.workeroutput["kills"])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

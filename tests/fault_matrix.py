@@ -6,7 +6,8 @@ Data only. tests/test_fault_matrix.py runs each cell over real SMTP; docs/fault-
 
 In each cell message A, to three recipients, meets the fault once (at the stages up to AUTH: until the
 server is repaired), and message B to somebody else waits behind it. The server has worked before.
-Where nothing pauses the transport, B goes out in the same run of the queue, else after the repair.
+It offers PIPELINING, but for the cells in IN_TURN. Where nothing pauses the transport, B goes out in the
+same run of the queue, else after the repair.
 """
 
 from __future__ import annotations
@@ -153,6 +154,8 @@ ROWS = (
     Row(f"{_WAY} | {_MAIL} | {_RCPT} | dot", "", "", GOES_OUT, _YES),
     # RFC 5321 section 4.3.2: 354 is the only yes to DATA
     Row("DATA", "", "", GOES_OUT, "multi-line yes | over-long yes | non-ASCII yes | late"),
+    # PIPELINING, offered and then refused: one command after the other
+    Row("DATA", "", "", GOES_OUT, "503"),
     # --- the way to the server: it costs no message an attempt
     Row(_WAY, "T", "service-closing", WAY_WAITS, _CODE_421),
     Row(_WAY, "T", "senseless-reply", WAY_WAITS, f"{_NO_REPLY} | code 399"),
@@ -184,10 +187,11 @@ ROWS = (
     Row("DATA", "T", "senseless-reply", AGAIN, "code 299 | code 399 | twice"),
     Row(f"MAIL | {_RCPT} | DATA", "T", "connection-lost", ALL_AGAIN, _BROKEN),
     Row(f"{_MAIL} | {_RCPT} | DATA", "T", "timed-out", ALL_AGAIN, "hangs | drips"),
-    Row(f"{_MAIL} | {_RCPT}", "T", "connection-lost", ALL_AGAIN, "twice"),
+    # With PIPELINING it shows at DATA only, where a yes stands in the place of 354.
+    Row(f"MAIL | {_RCPT}", "T", "senseless-reply", ALL_AGAIN, "twice"),
     Row(f"{_MAIL} | {_RCPT} | DATA", "T", "server-deferred", AGAIN, "any other 4xx"),
     # A connection that was kept and is over now is no fault of the message: it gets a new one at once.
-    Row("kept MAIL", "", "", GOES_OUT, f"{_CODE_421} | {_BROKEN}"),
+    Row("kept MAIL", "", "", GOES_OUT, f"{_CODE_421} | {_BROKEN} | twice"),
     # the site's DNS, TLS, login: at every stage
     Row(_EVERYBODY, "C", "sender-not-authenticated", REPORTED, "550 5.7.25 | 550 5.7.26"),
     Row(_EVERYBODY, "C", "tls-required", REPORTED, "538 5.7.11 | 530 Must issue a STARTTLS command first"),
@@ -203,11 +207,11 @@ ROWS = (
     # too big now is too big for ever, even where the server says 4xx
     Row(_MESSAGE, "M", "too-big", FAILED, "452 4.3.4 | 552 5.3.4"),
     # --- MAIL: what is refused here is the sender
-    Row(_MAIL, "T", "bad-sequence", AGAIN, "500 5.5.2 | 502 | 503"),
+    Row(_MAIL, "T", "bad-sequence", AGAIN, "500 5.5.2 | 502"),
     Row(_MAIL, "M", "too-big", FAILED, "552"),
     Row(_MAIL, "M", "content-refused", FAILED, "554 5.6.0"),
-    # the parameter SIZE, offered and then refused: MAIL is said again without it
-    Row(_MAIL, "", "", GOES_OUT, "504 | 555"),
+    # the parameter SIZE, or PIPELINING, offered and then refused: MAIL is said again without it
+    Row(_MAIL, "", "", GOES_OUT, "503 | 504 | 555"),
     Row(_MAIL, "C", "sender-rejected", REPORTED, "any other 5xx"),
     # --- RCPT
     Row(_ONE, "T", "too-many-recipients", SPLIT, "452 4.5.3 | 452 Too many recipients"),
@@ -238,6 +242,17 @@ ROWS = (
     Row("RSET", "T", "server-deferred", AGAIN, "anything else"),
     Row("QUIT", "", "", GOES_OUT, "anything else"),
 )
+
+# --- without PIPELINING ----------------------------------------------------------------------
+# The server above offers PIPELINING. These cells differ where it does not.
+IN_TURN = (
+    Row(f"{_MAIL} | {_RCPT}", "T", "connection-lost", ALL_AGAIN, "twice"),
+    Row(_MAIL, "T", "bad-sequence", AGAIN, "503"),
+    Row("DATA", "M", "message-refused", FAILED, "503"),
+)
+# What is tried without it, too: every shape, and of the codes those that change what is said next.
+IN_TURN_FAULTS = (*SHAPES, "421", "451", "503", "504", "550 5.1.1", "554 5.7.1")
+IN_TURN_STAGES = (*_MESSAGE.split(" | "), "RSET")
 
 # --- extensions and certificates -------------------------------------------------------------
 # kind, rule, what follows, situation; each lasts until the repair

@@ -10,27 +10,40 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mailqueue import Attachment, breaker, leases, ledger, liveness, outbox, problems, queries, words
+from mailqueue import (
+    Attachment,
+    QueuedMailer,
+    audit,
+    leases,
+    ledger,
+    liveness,
+    outbox,
+    problems,
+    queries,
+    rulebook,
+    words,
+)
+from mailqueue.administration import relative
 from mailqueue.classify import Failure
 from mailqueue.compose import compose
+from mailqueue.console.message import VERBS
+from mailqueue.console.messages import ROWS
 from mailqueue.ledger import Ledger
 from mailqueue.lessons import Lesson
 from mailqueue.limits import Limit, Rate
-from mailqueue.outbox import Finished, HeldBack, Outcome, Retention
-from mailqueue.py4web.admin import ROWS, VERBS, relative
-from mailqueue.tables import TABLES, define_tables
+from mailqueue.outbox import HeldBack, Retention
+from mailqueue.py4web.console import audit as audit_page
+from mailqueue.tables import define_tables
 from mailqueue.terms import terms
 from py4web.core import DAL
 from requests import Response
 from support.browser import Browser, Form
+from support.console_site import MOUNT, TRANSPORT, Queue, registered
 from support.scaffold import ServedSite, Site, make_site
 from support.smtp_server import ScriptedServer
 
-TRANSPORT = "smtp://mail.example.test:587"
-MOUNT = "mail.enable_admin(auth, uses=(session, T, db))"
 HTML = {"Accept": "text/html"}
 PAGES = (
     "mailqueue",
@@ -38,70 +51,11 @@ PAGES = (
     "mailqueue/message/1",
     "mailqueue/message/1/content",
     "mailqueue/held",
+    "mailqueue/bulk",
+    "mailqueue/actions",
+    "mailqueue/overview",
+    "mailqueue/replies",
 )
-
-
-class Queue:
-    """The queue of a site, filled and emptied from outside."""
-
-    def __init__(self, db: Any) -> None:
-        self.db = db
-
-    def put(self, to: object = "ann@example.test", subject: str = "Hello", **content: Any) -> int:
-        given = {"text": "Text", "html": None, "sender": "site@example.test", **content}
-        composed = compose(to=to, subject=subject, domain="example.test", now=time.time(), **given)
-        message_id = outbox.enqueue(self.db, composed, terms(time.time()), now=time.time())
-        self.db.commit()
-        assert message_id
-        return message_id
-
-    def finish(self, message_id: int, **outcome: Any) -> int:
-        """One attempt, with this outcome for every recipient."""
-        now = time.time()
-        worker = leases.register(self.db, token="t", host_name="h", pid=1, journal="", now=now)
-        everything = outbox.claim(self.db, worker, limit=1000, now=now + 1)
-        [claimed] = [one for one in everything if one.id == message_id]
-        outbox.release(self.db, [one for one in everything if one.id != message_id], now)
-        outcomes = tuple(Outcome(recipient.id, **outcome) for recipient in claimed.recipients)
-        done = Finished(message_id, claimed.token, TRANSPORT, now, 0.2345, outcomes)
-        outbox.finish(self.db, [done], now, Retention())
-        return message_id
-
-    def failed(self, **message: Any) -> int:
-        reply = "5.1.1 <script>alert('reply')</script>"
-        return self.finish(
-            self.put(**message),
-            status=words.FAILED,
-            stage=words.RCPT,
-            failure_kind=words.RECIPIENT,
-            code=550,
-            enhanced="5.1.1",
-            reply=reply,
-        )
-
-    def status(self, message_id: int) -> str:
-        self.db.commit()
-        return str(self.db.mailqueue_message(message_id).status)
-
-    def clear(self) -> None:
-        for table in TABLES:
-            self.db(self.db[table].id > 0).delete()
-        self.db.commit()
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        now = time.time()
-        said = "5.7.8 <script>alert('detail')</script>"
-        failure = Failure(words.CONFIGURATION, words.AUTH, "auth-rejected", said, code=535)
-        problems.report(self.db, failure, TRANSPORT, now)
-        breaker.pause(self.db, TRANSPORT, [], stage=words.AUTH, reason=said, now=now)
-        self.db.commit()
-        try:
-            yield
-        finally:
-            breaker.proved(self.db, TRANSPORT, time.time())
-            problems.resolve_way(self.db, TRANSPORT, time.time())
-            self.db.commit()
 
 
 @pytest.fixture(scope="module")
@@ -125,23 +79,6 @@ def queue(served: ServedSite, admin: Browser) -> Iterator[Queue]:
     db.close()
 
 
-def registered(served: ServedSite, email: str, group: str = "") -> Browser:
-    browser = served.browser()
-    browser.register(email)
-    if group:
-        join(served.site, email, group)
-    browser.login(email)
-    return browser
-
-
-def join(site: Site, email: str, group: str) -> None:
-    with contextlib.closing(site.database()) as connection, connection:
-        connection.execute(
-            "INSERT INTO auth_user_tag_groups (tagpath, record_id) SELECT ?, id FROM auth_user WHERE email=?",
-            (group, email),
-        )
-
-
 def button(browser: Browser, path: str, verb: str) -> Form:
     [form] = buttons(browser, path, verb)
     return form
@@ -149,6 +86,19 @@ def button(browser: Browser, path: str, verb: str) -> Form:
 
 def buttons(browser: Browser, path: str, verb: str) -> list[Form]:
     return [form for form in browser.forms(browser.get(path)) if f"/{verb}?" in form.action]
+
+
+def content_of(browser: Browser, message_id: int) -> Response:
+    """The content of a message, asked for on its page."""
+    return browser.submit(button(browser, f"mailqueue/message/{message_id}", "content"))
+
+
+def actions(queue: Queue) -> list[tuple[str, str, int | None, str]]:
+    """What is recorded of administrators."""
+    table = queue.db.mailqueue_audit
+    queue.db.commit()
+    rows = queue.db(table.id > 0).select(orderby=table.id)
+    return [(row.who, row.action_name, row.message_ref, row.detail) for row in rows]
 
 
 def wait_until_idle(site: Site, patience: float = 20.0) -> None:
@@ -201,6 +151,70 @@ def test_only_members_of_the_group_see_the_pages(served: ServedSite, queue: Queu
         assert "Confidential" not in answer.text
 
 
+def test_whoever_is_refused_is_told_why_and_what_to_do_with_a_way_back(
+    served: ServedSite, admin: Browser, reader: Browser, queue: Queue
+) -> None:
+    visitor = registered(served, "visitor@example.test")
+    form = button(admin, f"mailqueue/message/{queue.put()}", "cancel")
+    german = {"Accept-Language": "de"}
+    start, back = "/site/index", "/site/mailqueue"
+    for answer, status, says, to_do, way_back in (
+        (visitor.get("mailqueue"), 403, "for the administrators", "log in with that account", start),
+        (visitor.get("mailqueue", headers=german), 403, "für die Administratoren", "Konto", start),
+        (reader.get("mailqueue/bulk"), 403, "but not act", "Ask an administrator", back),
+        (admin.post(f"{form.action}0"), 403, "does not hold any more", "Load the page anew", back),
+        (admin.get("mailqueue/message/987654"), 404, "no message with this number", "its recipient", back),
+        (admin.get("mailqueue/progress/99"), 404, "Nothing is known", "", back),
+        (admin.get("mailqueue/template/nonsense/de"), 404, "no such template", "", f"{back}/templates"),
+        (admin.get("mailqueue/bulk?status=<b>"), 400, "status=&lt;b&gt;", "Choose the messages", back),
+        (admin.get(form.action), 405, "use the button", "", form.action.partition("/cancel")[0][-20:]),
+    ):
+        assert (answer.status_code, answer.headers["Content-Type"][:9]) == (status, "text/html")
+        assert says in answer.text and to_do in answer.text, answer.text
+        [link] = re.findall(r'<a href="([^"]*)">← ', answer.text)
+        assert link.endswith(way_back)
+        assert '<link rel="stylesheet" href="/site/mailqueue/static/admin.css' in answer.text
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.fixture(scope="module")
+def reader(served: ServedSite) -> Browser:
+    return registered(served, "reader@example.test", "/auditors/")
+
+
+def test_a_reader_sees_the_pages_without_buttons_and_contents(reader: Browser, queue: Queue) -> None:
+    failed = queue.failed(subject="Report")
+    hold_back(queue, "ann@busy.test")
+    pages = ["mailqueue", "mailqueue/problems", "mailqueue/held", "mailqueue/actions", "mailqueue/templates"]
+    for path in [*pages, f"mailqueue/message/{failed}"]:
+        page = reader.get(path)
+        assert page.status_code == 200, path
+        assert not [form for form in reader.forms(page) if form.method == "POST"], path
+        assert "Correct the address" not in page.text
+        assert "/bulk" not in page.text
+    for path in (f"mailqueue/message/{failed}/content", "mailqueue/bulk"):
+        assert reader.get(path).status_code == 403
+    assert listed(reader) == ["Hello", "Report"]
+
+
+def test_a_reader_cannot_act_with_anybodys_signature(reader: Browser, admin: Browser, queue: Queue) -> None:
+    waiting, failed = queue.put(), queue.failed()
+    forms = [
+        button(admin, f"mailqueue/message/{waiting}", "cancel"),
+        button(admin, f"mailqueue/message/{failed}", "correct"),
+        button(admin, f"mailqueue/message/{failed}", "content"),
+        *[form for form in admin.forms(admin.get("mailqueue/bulk")) if "/bulk/" in form.action],
+    ]
+    assert len(forms) == 6
+    for form in forms:
+        answer = reader.post(form.action)
+        assert answer.status_code == 403
+        assert "not act" in answer.text
+    assert (queue.status(waiting), queue.status(failed)) == (words.QUEUED, words.FAILED)
+    assert actions(queue) == []
+
+
 def test_who_leaves_the_group_is_out_at_once(served: ServedSite) -> None:
     browser = registered(served, "former@example.test", "/admin/")
     assert browser.get("mailqueue").status_code == 200
@@ -238,6 +252,7 @@ def test_a_host_without_groups_and_layout_gets_the_pages_in_a_layout_of_their_ow
         page = browser.get("post")
         assert page.status_code == 200
         assert "No mail yet" in page.text
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
         assert "Made with py4web" not in page.text
         cookies = "; ".join(f"{name}={value}" for name, value in browser.session.cookies.items())
         flash = r'py4web-flash="{\"message\": \"Well done.\"}"'
@@ -403,11 +418,11 @@ def test_buttons_are_only_where_they_do_something(admin: Browser, queue: Queue) 
     queued = queue.put()
     doubtful = queue.finish(queue.put(), status=words.IN_DOUBT)
     expected = {
-        sent: "",
+        sent: "copy",
         gone: "",
-        deferred: "retry cancel",
-        queued: "cancel",
-        doubtful: "retry cancel arrived",
+        deferred: "retry cancel copy",
+        queued: "cancel copy",
+        doubtful: "retry cancel arrived copy",
     }
     for message_id, verbs in expected.items():
         path = f"mailqueue/message/{message_id}"
@@ -537,8 +552,9 @@ def test_what_outsiders_wrote_is_text_on_every_page(admin: Browser, queue: Queue
     )
     path = f"mailqueue/message/{message_id}"
     with queue.paused():
-        places = ("mailqueue?search=<script>alert", path, f"{path}/content", "mailqueue/problems")
+        places = ("mailqueue?search=<script>alert", path, "mailqueue/problems")
         pages = [admin.get(place).text for place in places]
+        pages.append(content_of(admin, message_id).text)
     for page in pages:
         assert "&lt;script&gt;alert(" in page
         assert "<script>alert" not in page
@@ -553,22 +569,48 @@ def test_the_content_is_shown_only_when_asked_for(admin: Browser, queue: Queue) 
     assert "SECRET" not in admin.get("mailqueue").text
     page = admin.get(f"mailqueue/message/{message_id}")
     assert "SECRET" not in page.text
-    [link] = re.findall(r'href="/site/(mailqueue/message/\d+/content)"', page.text)
-    content = admin.get(link)
+    asking = admin.get(f"mailqueue/message/{message_id}/content")
+    assert "SECRET" not in asking.text
+    assert "recorded" in asking.text
+    assert actions(queue) == []
+    content = content_of(admin, message_id)
     for expected in ("Grüße: token=SECRET", "list.csv", "site@example.test"):
         assert expected in content.text
     assert content.headers["Cache-Control"] == "no-store"
+    assert actions(queue) == [("admin@example.test", "show", message_id, "")]
+    page = admin.get(f"mailqueue/message/{message_id}")
+    assert "Content shown by admin@example.test" in page.text
 
 
 def test_the_html_of_a_mail_is_locked_in(admin: Browser, queue: Queue) -> None:
     message_id = queue.put(text=None, html='<img src="http://tracker.example/x.png"><p>Hi</p>')
-    content = admin.get(f"mailqueue/message/{message_id}/content")
+    content = content_of(admin, message_id)
     [frame] = re.findall(r"<iframe [^>]*>", content.text)
     document = html.unescape(frame.partition('srcdoc="')[2].rpartition('"')[0])
     assert 'sandbox=""' in frame
     assert document.startswith("<!DOCTYPE html><meta charset")
     assert document.index("default-src 'none'") < document.index("tracker.example")
     assert "frame-src 'none'" in content.headers["Content-Security-Policy"]
+
+
+def test_what_a_browser_would_connect_for_before_it_asks_the_policy_is_taken_out(
+    admin: Browser, queue: Queue
+) -> None:
+    loading = '<IFRAME src="//t.example"></IFRAME><link rel=x href="//t.example"><a HREF ="//t.example">x</a>'
+    content = content_of(admin, queue.put(text=None, html=f"<p>Hi</p>{loading}"))
+    [frame] = re.findall(r"<iframe [^>]*>", content.text)
+    document = html.unescape(frame.partition('srcdoc="')[2].rpartition('"')[0])
+    assert "<p>Hi</p>" in document and document.count("//t.example") == 3
+    assert not re.search(r"<(i?frame|link)|[^-]href\s*=", document, re.IGNORECASE)
+
+
+def test_each_button_is_called_what_is_to_be_seen_on_it(admin: Browser, queue: Queue) -> None:
+    queue.failed()
+    for path in ("mailqueue", f"mailqueue/message/{queue.failed()}", "mailqueue/bulk", "mailqueue/overview"):
+        pressed = re.findall(r'<button aria-label="([^"]*)"[^>]*>([^<]*)<', admin.get(path).text)
+        assert pressed, path
+        for name, shown in pressed:
+            assert shown.casefold() in name.casefold(), (path, name, shown)
 
 
 def test_content_that_was_purged_is_said_to_be_gone(admin: Browser, queue: Queue) -> None:
@@ -583,7 +625,283 @@ def test_content_that_is_damaged_does_not_break_the_page(admin: Browser, queue: 
     message_id = queue.put()
     queue.db(queue.db.mailqueue_content.message_ref == message_id).update(mime="cut")
     queue.db.commit()
-    assert "is damaged" in admin.get(f"mailqueue/message/{message_id}/content").text
+    assert "is damaged" in content_of(admin, message_id).text
+    assert actions(queue) == [], "nothing was shown"
+
+
+def test_a_signature_of_another_page_does_not_show_the_content(admin: Browser, queue: Queue) -> None:
+    one, other = queue.put(text="token=SECRET"), queue.put(text="token=OTHER")
+    form = button(admin, f"mailqueue/message/{one}", "content")
+    answer = admin.post(form.action.replace(f"/{one}/", f"/{other}/"))
+    assert answer.status_code == 403
+    assert admin.post(f"mailqueue/message/{one}/content").status_code == 403
+    assert actions(queue) == []
+
+
+def test_a_code_in_the_subject_is_hidden_until_the_content_is_asked_for(admin: Browser, queue: Queue) -> None:
+    message_id = queue.put(subject="123456 is your code")
+    queue.db(queue.db.mailqueue_message.id == message_id).update(category="auth")
+    queue.db.commit()
+    assert listed(admin) == ["•••• is your code"]
+    assert "123456" not in admin.get(f"mailqueue/message/{message_id}").text
+    assert "123456 is your code" in content_of(admin, message_id).text
+
+
+# --- one message: corrections and copies -----------------------------------------------------
+
+
+def test_a_bounced_address_is_corrected_and_sent_to(
+    admin: Browser, queue: Queue, smtp: ScriptedServer
+) -> None:
+    message_id = queue.failed(to=["an@example.test", "bob@example.test"])
+    queue.db.mailqueue_recipient(queue.recipients(message_id)["bob@example.test"]).update_record(
+        status="sent"
+    )
+    queue.db.commit()
+    [form] = buttons(admin, f"mailqueue/message/{message_id}", "correct")
+    assert form.fields["address"] == "an@example.test"
+    answer = told(admin.submit(form, address="ann@example.test"))
+    assert answer == f"Message {message_id} is in the queue for ann@example.test."
+    assert actions(queue)[-1][1:] == ("correct", message_id, "an@example.test → ann@example.test")
+    mail = QueuedMailer(queue.db, server=f"127.0.0.1:{smtp.port}", sender="site@example.test", tls=False)
+    mail.process_queue()
+    assert [received.rcpt_tos for received in smtp.messages] == [("ann@example.test",)]
+    assert queue.status(message_id) == words.SENT
+    page = admin.get(f"mailqueue/message/{message_id}").text
+    assert "an@example.test → ann@example.test" in html.unescape(page)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("nonsense", "Nothing was changed: “nonsense” is not one e-mail address."),
+        ("", "Nothing was changed: “” is not one e-mail address."),
+        ("<b>@x.test", "Nothing was changed"),
+        ("a@x.test, b@x.test", "Nothing was changed"),
+        ("a@x.test\r\nRCPT TO:<b@x.test>", "Nothing was changed"),
+        ("bob@example.test", "another recipient has this address"),
+    ],
+)
+def test_what_is_no_new_address_stands_in_its_field_with_the_reason(
+    admin: Browser, queue: Queue, address: str, why: str
+) -> None:
+    message_id = queue.failed(to=["an@example.test", "bob@example.test"])
+    form = buttons(admin, f"mailqueue/message/{message_id}", "correct")[0]
+    page = admin.submit(form, address=address)
+    [complaint] = re.findall(r'<p [^>]*role="alert"[^>]*>(.*?)</p>', page.text, re.DOTALL)
+    assert why in html.unescape(complaint)
+    assert "<b>" not in complaint
+    [again, other] = [form for form in admin.forms(page) if "/correct?" in form.action]
+    assert again.fields["address"].split() == address.split()
+    assert other.fields["address"] == "bob@example.test"
+    assert 'aria-invalid="true"' in page.text and page.text.count("<details open>") == 1
+    assert sorted(queue.recipients(message_id)) == ["an@example.test", "bob@example.test"]
+    assert (queue.status(message_id), actions(queue)) == (words.FAILED, [])
+
+
+def test_a_correction_that_comes_too_late_says_that_nothing_changed(admin: Browser, queue: Queue) -> None:
+    message_id = queue.failed()
+    [form] = buttons(admin, f"mailqueue/message/{message_id}", "correct")
+    admin.submit(form, address="bob@example.test")
+    queue.finish(message_id, status=words.SENT, code=250)
+    page = admin.submit(form, address="dora@example.test")
+    assert "Nothing was changed: the recipient was reached" in told(page)
+    assert page.url.endswith(f"/site/mailqueue/message/{message_id}")
+
+
+def test_an_address_of_any_alphabet_is_taken_and_needs_such_a_server(admin: Browser, queue: Queue) -> None:
+    message_id = queue.failed()
+    [form] = buttons(admin, f"mailqueue/message/{message_id}", "correct")
+    assert "jörg@xn--bcher-kva.test" in told(admin.submit(form, address="jörg@bücher.test"))
+    assert list(queue.recipients(message_id)) == ["jörg@xn--bcher-kva.test"]
+    assert queue.db.mailqueue_message(message_id).smtputf8
+
+
+def test_only_recipients_that_were_not_reached_can_be_corrected(admin: Browser, queue: Queue) -> None:
+    failed, other = queue.failed(), queue.finish(queue.put(to="dora@example.test"), status=words.SENT)
+    doubtful = queue.finish(queue.put(), status=words.IN_DOUBT)
+    for message_id in (other, doubtful):
+        assert not buttons(admin, f"mailqueue/message/{message_id}", "correct")
+    action = button(admin, f"mailqueue/message/{failed}", "correct").action
+    reached = queue.recipients(other)["dora@example.test"]
+    path, _, signature = action.partition("?")
+    forged = f"{path.rsplit('/', 2)[0]}/{reached}/correct?{signature}"
+    assert admin.post(forged).status_code == 403
+    assert admin.get(action).status_code == 405
+
+
+def test_a_copy_goes_to_whoever_asks_for_it_and_is_marked_as_resent(
+    admin: Browser, queue: Queue, smtp: ScriptedServer
+) -> None:
+    message_id = queue.finish(queue.put(subject="Report", sender=None, text="Figures"), status=words.SENT)
+    answer = admin.submit(button(admin, f"mailqueue/message/{message_id}", "copy"))
+    assert told(answer) == f"A copy of message {message_id} is on its way to admin@example.test."
+    mail = QueuedMailer(queue.db, server=f"127.0.0.1:{smtp.port}", sender="site@example.test", tls=False)
+    mail.process_queue()
+    [received] = smtp.messages
+    copy = received.parsed()
+    assert received.rcpt_tos == ("admin@example.test",)
+    assert (copy["To"], copy["From"]) == ("ann@example.test", "site@example.test")
+    assert (copy["Resent-To"], copy["Resent-From"]) == ("admin@example.test", "admin@example.test")
+    assert copy["Subject"] == "Report"
+    assert copy.get_content().strip() == "Figures"
+    assert actions(queue) == [("admin@example.test", "copy", message_id, "")]
+    assert queue.status(message_id) == words.SENT
+
+
+def test_the_story_of_a_message_is_told_in_its_order(admin: Browser, queue: Queue) -> None:
+    message_id = queue.failed()
+    admin.submit(button(admin, f"mailqueue/message/{message_id}", "retry"))
+    page = admin.get(f"mailqueue/message/{message_id}").text
+    story = re.findall(r"<strong>([^<]*)</strong>", page[page.index("mq-timeline") :])
+    assert story == ["Queued", f"Attempt over {TRANSPORT}", "Retry by admin@example.test"]
+    assert "It is the next to be sent." in page
+    with queue.paused():
+        page = admin.get(f"mailqueue/message/{message_id}").text
+        assert "It goes out by itself once sending is no longer held up." in page
+
+
+def test_what_changed_nothing_is_not_recorded(admin: Browser, queue: Queue) -> None:
+    message_id = queue.put()
+    form = button(admin, f"mailqueue/message/{message_id}", "cancel")
+    admin.submit(form)
+    admin.submit(form)
+    assert [action[1] for action in actions(queue)] == ["cancel"]
+
+
+# --- many messages ---------------------------------------------------------------------------
+
+
+def test_a_filter_is_a_url_that_every_page_keeps(admin: Browser, queue: Queue) -> None:
+    for number in range(ROWS + 1):
+        queue.put(to="ann@example.test", subject=f"Grüße {number}")
+    queue.put(to="bob@example.test")
+    path = "mailqueue?search=Grüße&address=ann@example.test&category=site&since=2020-01-01"
+    assert len(listed(admin, path)) == ROWS
+    older = neighbour(admin, path, "next") or ""
+    assert listed(admin, older) == ["Grüße 0"]
+    page = html.unescape(admin.get(path).text)
+    assert 'value="ann@example.test"' in page
+    assert "details open" in re.sub(r' class="[^"]*"', "", page)
+    assert listed(admin, f"{path}&until=2020-01-02") == []
+
+
+def test_a_filter_that_is_not_understood_is_named_and_nothing_is_offered_for_it(
+    admin: Browser, queue: Queue
+) -> None:
+    queue.failed()
+    page = admin.get("mailqueue?status=bogus&statuss=failed")
+    assert "not understood, and left out: status=bogus, statuss=failed" in html.unescape(page.text)
+    refused = admin.get("mailqueue/bulk?status=bogus")
+    assert refused.status_code == 400 and "status=bogus" in refused.text
+    assert "Delete" not in refused.text
+
+
+def test_where_more_messages_are_meant_by_now_the_button_changes_nothing(
+    admin: Browser, queue: Queue
+) -> None:
+    waiting = [queue.put(subject="stale") for _ in range(3)]
+    failed = queue.failed(subject="stale")
+    preview = admin.get("mailqueue/bulk?status=failed&search=stale")
+    [delete] = [form for form in admin.forms(preview) if "/bulk/delete" in form.action]
+    queue.finish(waiting[0], status=words.FAILED)
+    assert told(admin.submit(delete)) == "Meanwhile there are more of them: look again."
+    assert queue.status(failed) == words.FAILED and actions(queue) == []
+    assert admin.post(delete.action.replace("shown=1", "shown=9")).status_code == 403
+
+
+def test_an_address_leads_to_everything_that_was_sent_to_it(admin: Browser, queue: Queue) -> None:
+    queue.put(to=["ann@example.test", "bob@example.test"], subject="Both")
+    queue.put(to="annette@example.test", subject="Another")
+    message_id = queue.put(to="ann@example.test", subject="One")
+    page = admin.get(f"mailqueue/message/{message_id}").text
+    [link] = re.findall(r'href="/site/(mailqueue\?address=[^"]+)"', page)
+    assert listed(admin, html.unescape(link)) == ["One", "Both"]
+
+
+def test_all_that_failed_with_an_error_is_retried_after_a_preview(admin: Browser, queue: Queue) -> None:
+    failed = [queue.failed(subject="Grüße") for _ in range(3)]
+    other = queue.failed(subject="Other")
+    path = "mailqueue?search=Grüße&status=failed&error=5.1.1"
+    [link] = re.findall(r'href="/site/(mailqueue/bulk[^"]+)"', admin.get(path).text)
+    preview = admin.get(html.unescape(link))
+    assert "Retry 3 messages" in preview.text
+    [retry] = [form for form in admin.forms(preview) if "/bulk/retry" in form.action]
+    late = queue.failed(subject="Grüße")
+    answer = admin.submit(retry)
+    assert told(answer) == "3 messages are back in the queue."
+    assert "status=failed" in answer.url
+    assert [queue.status(one) for one in failed] == [words.QUEUED] * 3
+    assert [queue.status(one) for one in (other, late)] == [words.FAILED] * 2
+    begun, ended = actions(queue)
+    assert begun[:3] == ended[:3] == ("admin@example.test", "retry", None)
+    which = "status: failed, search: Grüße, error: 5.1.1"
+    assert (begun[3], ended[3]) == (f"many at once, begun: {which}", f"many at once (3): {which}")
+
+
+def test_what_takes_long_has_a_page_that_shows_how_far_it_came_and_can_be_stopped(
+    admin: Browser, reader: Browser, queue: Queue
+) -> None:
+    queue.put()
+    waiting = {"chosen": "status=queued", "who": "ann@example.test", "first_below": 9, "next_below": 5}
+    number = queue.db.mailqueue_bulk.insert(
+        status="running", action_name="cancel", expected=7, changed=3, begun_on=time.time(), **waiting
+    )
+    queue.db.commit()
+    path = f"mailqueue/progress/{number}"
+    assert f"/{path}" in admin.get("mailqueue/bulk").text
+    page = admin.get(path)
+    assert page.headers["Refresh"] == "3"
+    for part in ("3 of 7", "<dd>queued</dd>", "ann@example.test", "<progress"):
+        assert part in page.text
+    assert reader.get(path).status_code == 403
+    [stop] = [form for form in admin.forms(page) if "/stop?" in form.action]
+    assert reader.post(stop.action).status_code == 403
+    assert admin.get(stop.action).status_code in (404, 405)
+    assert told(admin.submit(stop)) == "It is stopped. What was done stays done."
+    again = admin.get(path)
+    assert "Refresh" not in again.headers
+    assert "stopped" in again.text
+    assert not [form for form in admin.forms(again) if "/stop?" in form.action]
+    [(who, verb, _, detail)] = actions(queue)
+    assert (who, verb) == ("ann@example.test", "cancel")
+    assert detail == "many at once (3, stopped by admin@example.test): status: queued"
+    assert admin.get("mailqueue/progress/99999").status_code == 404
+
+
+def test_a_signature_for_some_messages_is_of_no_use_for_others(admin: Browser, queue: Queue) -> None:
+    queue.put(subject="One")
+    message_id = queue.put(subject="Two")
+    [form] = [f for f in admin.forms(admin.get("mailqueue/bulk?search=One")) if "/cancel" in f.action]
+    for wider in (
+        form.action.replace("search=One", "search=Two"),
+        form.action.replace("search=One&", ""),
+        re.sub(r"below=\d+", "below=99999999", form.action),
+        form.action.replace("/bulk/cancel", "/bulk/delete"),
+    ):
+        assert wider != form.action
+        assert admin.post(wider).status_code == 403
+    assert admin.get(form.action).status_code in (404, 405)
+    assert admin.post("mailqueue/bulk/cancel?below=99999999").status_code == 403
+    assert queue.status(message_id) == words.QUEUED
+    assert actions(queue) == []
+
+
+def test_the_list_is_exported_as_csv_and_that_is_recorded(admin: Browser, queue: Queue) -> None:
+    queue.put(to="ann@example.test", subject="=cmd|'Grüße'")
+    queue.put(to="bob@example.test")
+    [form] = [
+        f for f in admin.forms(admin.get("mailqueue?address=ann@example.test")) if "/export" in f.action
+    ]
+    answer = admin.submit(form)
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert "attachment" in answer.headers["Content-Disposition"]
+    lines = answer.content.decode("utf-8").splitlines()
+    assert len(lines) == 2
+    assert "'=cmd|'Grüße'" in lines[1]
+    assert actions(queue) == [("admin@example.test", "export", None, "address: ann@example.test")]
+    assert admin.get(form.action).status_code in (404, 405)
+    assert admin.post("mailqueue/export").status_code == 403
 
 
 # --- problems --------------------------------------------------------------------------------
@@ -611,7 +929,7 @@ def test_a_banner_says_why_sending_is_paused_until_it_is_repaired(admin: Browser
         page = admin.get("mailqueue").text
         assert "No mail is sent: The mail server rejects user name or password." in page
         assert "Correct the login of the mailer" in page
-        assert "next try" in page
+        assert "Next try" in page
         assert "No mail is sent because of this." in admin.get("mailqueue/problems").text
     page = admin.get("mailqueue").text
     assert "No mail is sent" not in page
@@ -685,6 +1003,249 @@ def test_an_expiry_is_shown_while_the_message_waits(admin: Browser, queue: Queue
     assert re.search(r"<dt>Expires</dt><dd>.*in 2 h", page)
 
 
+def test_a_problem_is_acknowledged_and_then_said_to_be_over(admin: Browser, queue: Queue) -> None:
+    failure = Failure(words.MESSAGE, words.BUILD, "auth-mail-not-queued", "no address")
+    problems.report(queue.db, failure, "", time.time())
+    queue.db.commit()
+    assert "There are open problems" in admin.get("mailqueue").text
+    form = button(admin, "mailqueue/problems", "acknowledge")
+    assert told(admin.submit(form)).startswith("Acknowledged: ")
+    page = admin.get("mailqueue/problems").text
+    assert re.findall(r"mq-badge mq-(\w+)", page) == ["acknowledged"]
+    assert "acknowledged by admin@example.test" in page
+    assert "Everything works" not in page
+    assert "There are open problems" not in admin.get("mailqueue").text
+    assert "Nothing was changed" in told(admin.submit(form))
+    problems.report(queue.db, failure, "", time.time())
+    queue.db.commit()
+    assert "seen 2 times" in admin.get("mailqueue/problems").text, "it is the same one still"
+
+    form = button(admin, "mailqueue/problems", "resolve")
+    assert admin.get(form.action).status_code == 405
+    assert admin.post(form.action.replace("/resolve", "/acknowledge")).status_code == 403
+    assert told(admin.submit(form)).startswith("Resolved: ")
+    page = admin.get("mailqueue/problems").text
+    assert re.findall(r"mq-badge mq-(\w+)", page) == ["resolved"]
+    assert "Everything works" in page
+    assert "Nothing was changed" in told(admin.submit(form))
+    assert [action[1] for action in actions(queue)] == ["acknowledge", "resolve"]
+    problems.report(queue.db, failure, "", time.time())
+    queue.db.commit()
+    assert "There are open problems" in admin.get("mailqueue").text, "it comes back as a new one"
+
+
+def test_a_problem_leads_to_its_messages(admin: Browser, queue: Queue) -> None:
+    queue.put(subject="Waiting")
+    relay = Failure(words.CONFIGURATION, words.RCPT, "relay-denied", "554 5.7.1 denied")
+    met = {"failure_kind": words.CONFIGURATION, "stage": words.RCPT, "due": time.time() + 900}
+    queue.finish(queue.put(subject="Denied"), status=words.DEFERRED, **met)
+    problems.report(queue.db, relay, TRANSPORT, time.time())
+    queue.db.commit()
+    with queue.paused():
+        page = admin.get("mailqueue/problems").text
+        links = re.findall(r'href="/site/(mailqueue[^"]*)">Affected messages', page)
+        found = sorted(listed(admin, f"{admin.url}/{html.unescape(link)}") for link in links)
+    assert found == [["Denied"], ["Waiting"]]
+
+
+def test_failures_are_grouped_by_their_errors_the_most_frequent_first(admin: Browser, queue: Queue) -> None:
+    replies = ["5.1.1 <ann@x.test>: unknown", "5.7.1 spam", "5.1.1 <bob@x.test>: unknown", ""]
+    for number, reply in enumerate(replies):
+        refused = {"failure_kind": words.RECIPIENT, "stage": words.RCPT, "reply": reply}
+        queue.finish(queue.put(subject=f"No. {number}"), status=words.FAILED, **refused)
+    page = admin.get("mailqueue/problems").text
+    groups = re.findall(r'href="/site/(mailqueue\?[^"]*)">([^<]*)</a></td>\s*<td[^>]*>(\d+)<', page)
+    assert [(html.unescape(error), number) for _, error, number in groups] == [
+        ("5.1.1 …: unknown", "2"),
+        ("5.7.1 spam", "1"),
+    ]
+    assert listed(admin, html.unescape(groups[0][0])) == ["No. 2", "No. 0"]
+    [bulk, _] = re.findall(r'href="/site/(mailqueue/bulk[^"]*)"', page)
+    assert "Retry 2 messages" in admin.get(html.unescape(bulk)).text
+
+
+# --- overview --------------------------------------------------------------------------------
+
+
+def test_the_overview_says_how_things_stand_and_comes_anew_by_itself(admin: Browser, queue: Queue) -> None:
+    liveness.seen(queue.db, time.time())
+    page = admin.get("mailqueue/overview")
+    assert "no problem is open" in page.text
+    assert "nothing sent yet" in page.text
+    queue.failed()
+    queue.finish(queue.put(), status=words.SENT, code=250)
+    queue.put()
+    leases.register(queue.db, token="t", host_name="<b>host</b>", pid=4711, journal="", now=time.time())
+    page = admin.get("mailqueue/overview")
+    text = html.unescape(re.sub(r"\s+", " ", page.text))
+    assert ">1 queued<" in text
+    assert "half within 0.0 s" in text
+    words_of_charts = re.findall(r'role="img" aria-label="([^"]*)"', text)
+    counted = "1 sent, 0 deferred, 1 failed, 0 in doubt; at most 2 in"
+    assert words_of_charts == [
+        f"The last hour: {counted} 5 min",
+        f"The last day: {counted} 1 h",
+        f"The last week: {counted} 1 d",
+    ]
+    assert text.count("<span>2</span> <span>0</span>") == 3, "the scale"
+    for begin in ("1 h ago", "1 d ago", "7 d ago"):
+        assert f"<span>{begin}</span> <span>now</span>" in text
+    assert text.count('<rect class="mq-bar-sent"') == 3
+    assert "process 4711 on <b>host</b>" in text
+    assert "<b>host" not in page.text
+    assert 'data-seconds="30"' in page.text
+    assert "Refresh" not in page.headers, "it would take the place that somebody has come to"
+    assert "data-seconds" not in admin.get("mailqueue/overview?refresh=off").text
+    with queue.paused():
+        text = admin.get("mailqueue/overview").text
+        assert "No mail is sent: The mail server rejects user name or password." in text
+        assert ">paused<" in text
+        assert "<script>alert('detail')" not in text
+
+
+def test_a_site_that_no_worker_was_seen_at_is_not_said_to_send(admin: Browser, queue: Queue) -> None:
+    queue.put()
+    page = html.unescape(admin.get("mailqueue/overview").text)
+    assert "Mail goes out" not in page and "a worker comes" not in page
+    assert "<strong>No worker has been seen yet.</strong> See that the site's scheduler is running" in page
+    assert "<dt>A worker was seen</dt><dd>not yet</dd>" in page
+    with queue.paused():
+        assert "<strong>No worker has been seen" not in admin.get("mailqueue/overview").text
+    liveness.seen(queue.db, time.time())
+    page = admin.get("mailqueue/overview").text
+    assert "Mail goes out" in page and "a worker comes" in page
+    assert "No worker has been seen" not in page
+
+
+def test_the_connection_is_tested_step_by_step(admin: Browser, reader: Browser, queue: Queue) -> None:
+    [form] = [form for form in admin.forms(admin.get("mailqueue/overview")) if "/test?" in form.action]
+    page = admin.submit(form)
+    assert page.status_code == 200
+    results = re.findall(r'mq-badge [\w-]*">([a-z ]+)<', page.text)
+    assert results[:2] == ["fails", "not tried"], "no server is set in this site"
+    assert "No mail server is configured." in page.text
+    assert [action[:2] for action in actions(queue)] == [("admin@example.test", "test")]
+    assert reader.post(form.action).status_code == 403
+    assert admin.post("mailqueue/test").status_code == 403
+    assert admin.get("mailqueue/test").status_code in (404, 405)
+
+
+def test_the_test_tells_of_the_keys_too(tmp_path: Path) -> None:
+    settings = """
+from mailqueue import dkim_key
+mail.settings.dkim = [dkim_key(domain="example.test", selector="2026", key="/nowhere/dkim.pem")]
+mail.settings.cipher_type, mail.settings.gpg_home = "gpg", "/nowhere/gnupg"
+mail.settings.sign_passphrase = "very-secret"
+"""
+    site = make_site(tmp_path, settings={"VERIFY_EMAIL": False}, extra_common=MOUNT + settings)
+    with site.serve() as running:
+        admin = registered(running, "admin@example.test", "/admin/")
+        [form] = [form for form in admin.forms(admin.get("mailqueue/overview")) if "/test?" in form.action]
+        page = admin.submit(form).text
+        admin.session.headers["Accept-Language"] = "de"
+        german = admin.submit(form).text
+    assert re.findall(r'mq-badge [\w-]*">fails</span> ((?:DKIM k|K)ey.*?)</li>', page) == [
+        "DKIM key 2026._domainkey.example.test",
+        "Keys for OpenPGP",
+    ]
+    assert "DKIM key 2026._domainkey.example.test: A key for DKIM cannot be used" in page
+    assert "/nowhere/dkim.pem: No such file or directory" in page
+    assert "Keys for OpenPGP: Mail cannot be signed or encrypted by OpenPGP" in page
+    assert "very-secret" not in page
+    assert "Schlüssel für OpenPGP: " in html.unescape(german)
+
+
+# --- what was done ---------------------------------------------------------------------------
+
+
+def test_what_administrators_did_is_shown_page_by_page(admin: Browser, reader: Browser, queue: Queue) -> None:
+    assert "Nobody has done anything" in admin.get("mailqueue/actions").text
+    message_id = queue.put()
+    admin.submit(button(admin, f"mailqueue/message/{message_id}", "cancel"))
+    for number in range(audit_page.ROWS):
+        audit.record(queue.db, "<script>eve</script>", audit.CORRECT, time.time(), number + 1, "<b>to</b>")
+    queue.db.commit()
+    page = reader.get("mailqueue/actions")
+    assert page.text.count("Address corrected") == audit_page.ROWS
+    assert "&lt;script&gt;eve" in page.text
+    assert "<b>to" not in page.text
+    last = admin.get(neighbour(admin, "mailqueue/actions", "next") or "").text
+    assert "Cancel" in last
+    assert "admin@example.test" in last[last.index("mq-table") :]
+    assert f'href="/site/mailqueue/message/{message_id}"' in last
+    assert "Newest" in last
+
+
+def test_what_was_stored_in_english_is_shown_in_the_language_of_who_reads_it(
+    admin: Browser, queue: Queue
+) -> None:
+    german, message_id = {"Accept-Language": "de"}, queue.put()
+    queue.db(queue.db.mailqueue_message.id == message_id).update(due=time.time() - 3600)
+    rule = {"stage": "rcpt", "code": 550, "enhanced": "", "reply_text": "no", "meaning": "unknown-address"}
+    for action, detail in (
+        (audit.ADD_RULE, rulebook.told(rule)),
+        (audit.EXPORT, "status: in_doubt, search: x, y, until: 2026-01-01"),
+        (audit.CANCEL, "many at once (5, stopped by b@x.test): status: queued"),
+        (audit.RETRY, "many at once, begun: all messages"),
+        (audit.ACKNOWLEDGE, "Mail is due, and nobody sends it."),
+    ):
+        audit.record(queue.db, "a@x.test", action, time.time(), None, detail)
+    audit.record(queue.db, "a@x.test", audit.RETRY, time.time(), message_id, "over smtp://a.test:25")
+    queue.db.commit()
+    page = html.unescape(admin.get("mailqueue/actions", headers=german).text)
+    assert re.findall(r'<div class="mq-reply">(.*?)</div>', page) == [
+        "über smtp://a.test:25",
+        "E-Mails sind fällig, und niemand sendet sie.",
+        "viele auf einmal, begonnen: alle Nachrichten",
+        "viele auf einmal (5, angehalten von b@x.test): Status: eingereiht",
+        "Status: zweifelhaft, Suche: x, y, bis: 2026-01-01",
+        "rcpt 550 “no” → Diese Adresse gibt es nicht",
+    ]
+    page = admin.get(f"mailqueue/message/{message_id}", headers=german).text
+    assert "Seit 60 Minuten war kein Worker da, obwohl E-Mails fällig sind." in page
+    assert '<div class="mq-reply">über smtp://a.test:25</div>' in page
+    assert '<span class="mq-muted">an</span>' in page
+    assert "<dd>zweifelhaft</dd>" in admin.get("mailqueue/bulk?status=in_doubt", headers=german).text
+
+
+def test_a_test_of_the_connection_is_told_in_the_language_of_who_asks_for_it(
+    tmp_path: Path, smtp: ScriptedServer
+) -> None:
+    settings = {
+        "VERIFY_EMAIL": False,
+        "SMTP_SERVER": f"127.0.0.1:{smtp.port}",
+        "SMTP_SENDER": "site@example.test",
+        "SMTP_LOGIN": None,
+        "SMTP_TLS": False,
+    }
+    site = make_site(tmp_path, settings=settings, extra_common=MOUNT)
+    smtp.extensions = ("8BITMIME",)
+    with site.serve() as served:
+        browser = registered(served, "admin@example.test", "/admin/")
+        browser.session.headers["Accept-Language"] = "de"
+        [form] = [one for one in browser.forms(browser.get("mailqueue/overview")) if "/test?" in one.action]
+        page = html.unescape(browser.submit(form).text)
+    assert "Die Verbindung ist nicht verschlüsselt." in page
+    assert "Der Server bietet PIPELINING nicht an: das Senden braucht mehr Hin- und Rückwege." in page
+    assert "Erweiterungen, auf die es ankommt: 8BITMIME." in page
+
+
+def test_no_page_can_be_framed_nor_send_its_forms_elsewhere(admin: Browser, queue: Queue) -> None:
+    message_id = queue.put(html="<p>Hi</p>")
+    pages = [admin.get(path) for path in PAGES if path != "mailqueue/message/1"]
+    pages = [page for page in pages if page.status_code == 200]
+    assert len(pages) > 4
+    for page in [*pages, content_of(admin, message_id), admin.get("mailqueue/templates")]:
+        policy = page.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "form-action 'self'" in policy
+        assert page.headers["X-Frame-Options"] == "DENY"
+        own = page.text[page.text.index('<div class="mq"') :]
+        own = own[: own.index("<footer")]
+        assert not re.findall(r"<script(?! src=)| on\w+=| style=", own), "strict policies of hosts are kept"
+        assert not re.findall(r'(?:href|src|action)="(?:https?:)?//', own)
+
+
 # --- the rest --------------------------------------------------------------------------------
 
 
@@ -699,12 +1260,24 @@ def test_the_style_sheet_is_served_and_nothing_beside_it(served: ServedSite, adm
     assert outside.status_code in (403, 404)
 
 
+@pytest.mark.parametrize(("wanted", "language"), [("de-AT", "de"), ("tlh", "en"), ("", "en")])
+def test_every_answer_says_which_language_it_is_in(
+    admin: Browser, queue: Queue, wanted: str, language: str
+) -> None:
+    asked = {"Accept-Language": wanted}
+    form = button(admin, f"mailqueue/message/{queue.put()}", "cancel")
+    answers = [admin.get(path, headers=asked) for path in ("mailqueue", "mailqueue/message/987654")]
+    answers.append(admin.post(form.action, headers=asked, allow_redirects=False))
+    assert [answer.status_code for answer in answers] == [200, 404, 303]
+    assert [answer.headers["Content-Language"] for answer in answers] == [language] * 3
+
+
 def test_the_pages_are_in_the_hosts_own_layout(admin: Browser, queue: Queue) -> None:
     for path in ("mailqueue", "mailqueue/problems", f"mailqueue/message/{queue.put()}"):
         page = admin.get(path).text
         assert "Made with py4web" in page
         assert "admin@example.test" in page
-        own = page[page.index('<div class="mq">') :]
+        own = page[page.index('<div class="mq"') :]
         links = re.findall(r'(?:href|action)="([^"]*)"', own[: own.index("<footer")])
         assert links
         assert all(link.startswith("/site/mailqueue") for link in links)
@@ -727,6 +1300,6 @@ def test_search_takes_wildcards_for_letters_on_every_database(db_uri: str, tmp_p
     assert [row["id"] for row in queries.messages(db, search="bob_X")] == [plain]
     assert queries.messages(db, search="bob\\") == []
     assert queries.messages(db, search="'; --") == []
-    assert [row["id"] for row in queries.messages(db, after=percent)] == [plain]
+    assert [row["id"] for row in queries.messages(db, before=plain)] == [percent]
     assert queries.message(db, 10**30) is None
     db.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import breaker, define_tables
+from mailqueue import breaker, database, define_tables
 from mailqueue.database import own_transaction
 from py4web.core import DAL
 from support.store import another_dal
@@ -110,3 +110,26 @@ def test_a_changed_setting_is_noticed_once_while_nothing_is_paused(db: Any) -> N
 
 def test_delays_between_probes_grow_from_30_seconds_to_5_minutes() -> None:
     assert [breaker.probe_delay(n) for n in (0, 1, 2, 3, 4, 5, 500)] == [30, 30, 60, 120, 240, 300, 300]
+
+
+def test_workers_that_start_at_the_same_moment_make_one_row(db: Any) -> None:
+    faults: list[Exception] = []
+    ids: list[int] = []
+
+    def start(barrier: threading.Barrier, name: str) -> None:
+        barrier.wait(10)
+        try:
+            with own_transaction(db):
+                ids.append(breaker.state(db, name).id)
+        except database.faults(db) as error:
+            faults.append(error)
+
+    for number in range(20):
+        barrier = threading.Barrier(3)
+        workers = [threading.Thread(target=start, args=(barrier, f"{NAME}{number}")) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(30)
+    assert faults == []
+    assert len(ids) == 60 and len(set(ids)) == 20

@@ -7,6 +7,7 @@ import smtplib
 import socket
 import ssl
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -122,7 +123,25 @@ REPLIES = [
     (RCPT, 553, "5.7.1 <me@x.example>: Sender address rejected: not owned", CONFIGURATION, "sender-rejected"),
     (RCPT, 504, "5.5.2 <web>: Helo command rejected: need full name", CONFIGURATION, "ehlo-rejected"),
     # RCPT: not now
-    (RCPT, 450, "4.2.0 greylisted", TRANSIENT, "server-deferred"),
+    (RCPT, 450, "4.2.0 greylisted", TRANSIENT, "greylisted"),
+    (RCPT, 450, "4.2.0 <a@b.test>: Recipient address rejected: Greylisted, see http://postgrey.schweikert.ch/"
+     "help/b.test.html", TRANSIENT, "greylisted"),
+    (RCPT, 450, "4.7.1 <a@b.test>: Recipient address rejected: Greylisted for 5 minutes", TRANSIENT,
+     "greylisted"),  # SQLgrey
+    (RCPT, 451, "4.7.1 Greylisting in action, please come back later", TRANSIENT, "greylisted"),
+    (MAIL, 451, "This server employs greylisting, please resend shortly", TRANSIENT, "greylisted"),
+    (DATA, 451, "grey-listed: come again", TRANSIENT, "greylisted"),
+    (RCPT, 451, "You are on the Grey List", TRANSIENT, "greylisted"),
+    (DOT, 451, "4.7.1 Try again later", TRANSIENT, "greylisted"),  # Rspamd
+    (DOT, 451, "4.7.1 Service unavailable - try again later", TRANSIENT, "deferred-after-dot"),  # any milter
+    (RCPT, 451, "4.7.500 Server busy. Please try again later from [192.0.2.1]. (S77719)", TRANSIENT,
+     "greylisted"),
+    (RCPT, 451, "4.7.550 Access denied, please try again later.", TRANSIENT, "greylisted"),
+    (RCPT, 451, "4.7.650 The mail server [192.0.2.1] has been temporarily rate limited", TRANSIENT,
+     "sending-limit"),
+    (RCPT, 450, "<greylisted@b.test>: not now", TRANSIENT, "server-deferred"),  # a visitor's words
+    (RCPT, 450, "4.2.2 greylisted, and the mailbox is full", TRANSIENT, "mailbox-full"),
+    (RCPT, 550, "5.7.1 greylisted for ever", RECIPIENT, "recipient-policy"),
     (RCPT, 451, "local error", TRANSIENT, "server-deferred"),
     (RCPT, 450, "4.7.1 try again in 5 minutes", TRANSIENT, "server-deferred"),
     (RCPT, 550, "4.7.1 the enhanced code counts", TRANSIENT, "server-deferred"),
@@ -324,7 +343,7 @@ def test_a_time_out_before_the_dot_is_transient(stage):
             {
                 "mailbox-full", "storage-full", "bad-sequence", "unexpected-reply", "unknown-exception",
                 "no-reply-to-dot", "senseless-reply-to-dot", "unknown-exception-after-dot",
-                    "worker-died",
+                "worker-died", "already-given", "nothing-said",
             },
         ),
     ],
@@ -493,6 +512,14 @@ def test_the_exceptions_survive_the_way_to_another_process(error):
 def test_the_end_of_the_process_is_not_classified(end):
     with pytest.raises(end):
         classify_exception(DOT, end())
+
+
+@pytest.mark.parametrize("end", EXITS)
+def test_what_ends_nothing_but_a_thread_is_an_error_like_any_other(end):
+    with ThreadPoolExecutor(1) as elsewhere:
+        failure = elsewhere.submit(classify_exception, DATA, end("no licence")).result()
+    assert (failure.kind, failure.rule, failure.bounded) == (TRANSIENT, "unknown-exception", True)
+    assert failure.text == f"{end.__name__}: no licence"
 
 
 # --- whatever comes ------------------------------------------------------------------------

@@ -3,8 +3,10 @@ from __future__ import annotations
 import email
 import io
 import os
+import random
 import re
 import time
+from datetime import datetime, timezone
 from email import policy
 from email.header import Header, decode_header, make_header
 from email.headerregistry import Address as ReadAddress
@@ -12,12 +14,14 @@ from email.message import EmailMessage
 from email.mime.application import MIMEApplication
 from email.mime.base import MIMEBase
 from email.mime.text import MIMEText
+from email.utils import format_datetime
 from pathlib import Path
 
 import email_validator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mailqueue import compose as compose_module
 from mailqueue.compose import Address, Attachment, Composed, Envelope, compose, parse_address, with_sender
 from mailqueue.errors import BadAddress, BadAttachment, BadHeader, BadMessage
 
@@ -221,6 +225,29 @@ def test_an_address_of_254_characters_is_the_longest() -> None:
         parse_address(f"a{longest}")
 
 
+_WORD = st.text("abcXYZ019_+-", min_size=1, max_size=70)
+_LABEL = st.text("abcXYZ019-", min_size=1, max_size=70)
+
+
+@settings(deadline=None)
+@given(st.lists(_WORD, min_size=1, max_size=4), st.lists(_LABEL, min_size=1, max_size=5))
+def test_an_address_that_needs_no_closer_look_is_what_a_closer_look_makes_of_it(
+    words: list[str], labels: list[str]
+) -> None:
+    spec = f"{'.'.join(words)}@{'.'.join(labels)}"
+    unlooked = _read_or_refused(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mailqueue.compose._COMMON_SPEC", re.compile("(?!)"))
+        assert _read_or_refused(spec) == unlooked
+
+
+def _read_or_refused(spec: str) -> str | None:
+    try:
+        return parse_address(spec).spec
+    except BadAddress:
+        return None
+
+
 def test_the_special_domains_stay_refused_for_the_host_itself() -> None:
     before = list(email_validator.SPECIAL_USE_DOMAIN_NAMES)
     parse_address("ann@site.test")
@@ -382,9 +409,15 @@ def test_the_fields_of_ours_are_there_once() -> None:
     assert message["MIME-Version"] == "1.0"
 
 
+@given(st.floats(min_value=0, max_value=250_000_000_000))
+def test_the_date_is_that_of_the_standard_library(now: float) -> None:
+    expected = format_datetime(datetime.fromtimestamp(int(now), timezone.utc))
+    assert f"\r\nDate: {expected}\r\n".encode() in composed(now=now).mime
+
+
 def test_a_message_id_is_made_for_each_message_and_reported() -> None:
     first, second = composed(), composed()
-    assert re.fullmatch(r"<[0-9a-f-]{36}@site\.test>", first.message_id)
+    assert re.fullmatch(r"<[0-9a-f]{32}@site\.test>", first.message_id)
     assert read(first.mime)["Message-ID"] == first.message_id != second.message_id
 
 
@@ -815,6 +848,8 @@ def test_a_malformed_content_id_is_refused(content_id: str) -> None:
         "blanks  inside.txt",
         "=?utf-8?q?x?=.txt",
         "*0*.txt",
+        "<a.txt>",
+        "<>",
     ],
 )
 def test_a_file_name_comes_back_as_it_was(filename: str) -> None:
@@ -1055,3 +1090,14 @@ def test_any_bodies_come_back_as_they_were_but_for_line_ends(text: str, html: st
         meant = given_.replace("\r\n", "\n").replace("\r", "\n")
         expected = meant if meant.endswith("\n") else f"{meant}\n"
         assert body(read_raw(result.mime), kind) == (expected if given_ else None)
+
+
+def test_what_looks_like_a_common_address_stands_up_to_the_close_look_too():
+    rng = random.Random(1)
+    pieces = ["a", "B7", "-", ".", "_", "+", "x" * 31, "xn--", "com", "test", "onion", "1", "@", "de"]
+    texts = ["".join(rng.choices(pieces, k=rng.randint(1, 7))) for _ in range(20_000)]
+    texts += [f"{local}@{domain}" for local in texts[:100] for domain in ("x.test", "a-b.co.uk", "1.2.de")]
+    common = [text for text in texts if compose_module._COMMON_SPEC.fullmatch(text)]
+    assert len(common) > 100
+    for text in common:
+        assert compose_module._validated_spec(text, text)

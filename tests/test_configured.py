@@ -11,6 +11,7 @@ from mailqueue.classify import SiteFault, classify_exception
 from mailqueue.remedies import advice
 from mailqueue.transports.capture import Captured, FileTransport, LoggingTransport, MemoryTransport
 from mailqueue.transports.configured import check_sender, transport_for
+from mailqueue.transports.ses import SesTransport
 from mailqueue.transports.smtp import SmtpTransport, Timeouts
 from support.smtp_client import attempt
 
@@ -91,10 +92,16 @@ def test_no_server_is_a_configuration_fault(server):
     assert fault_of(server=server).rule == "no-server"
 
 
-@pytest.mark.parametrize("server", ["aws", "gae"])
-def test_a_server_of_the_frameworks_that_we_do_not_have_is_named(server):
-    fault = fault_of(server=server)
-    assert fault.rule == "unknown-server" and server in fault.text
+def test_a_server_of_the_frameworks_that_we_do_not_have_is_named():
+    fault = fault_of(server="gae")
+    assert fault.rule == "unknown-server" and "gae" in fault.text
+
+
+def test_aws_is_amazon_ses_with_what_boto3_finds():
+    transport = made(server="aws", login="is:not looked at")
+    assert isinstance(transport, SesTransport)
+    assert (transport.name, "not looked at" in repr(transport.settings())) == ("ses://default", False)
+    assert fault_of(server="aws", sender=None).rule == "no-sender"
 
 
 def test_the_capturing_servers_take_any_sender(tmp_path):

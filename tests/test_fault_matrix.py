@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_matrix import FAULTS, REPLIES, ROWS, SITUATIONS, STAGES
+from fault_matrix import (
+    FAULTS,
+    IN_TURN,
+    IN_TURN_FAULTS,
+    IN_TURN_STAGES,
+    REPLIES,
+    ROWS,
+    SITUATIONS,
+    STAGES,
+)
 from mailqueue import QueuedMailer, breaker, words
 from mailqueue.classify import RULES
 from mailqueue.transports.base import Transport
@@ -50,7 +60,8 @@ TIMEOUTS = {
     "banner": "greeting", "ehlo": "greeting", "starttls": "greeting", "tls": "connect", "auth": "greeting",
     "mail": "command", "rcpt": "command", "data": "data", "dot": "dot", "rset": "command", "quit": "quit",
 }  # fmt: skip
-CELLS = [(stage, fault) for stage in STAGES for fault in FAULTS]
+CELLS = [(stage, fault, False) for stage in STAGES for fault in FAULTS]
+CELLS += [(stage, fault, True) for stage in IN_TURN_STAGES for fault in IN_TURN_FAULTS]
 
 
 # --- the data ------------------------------------------------------------------------------
@@ -67,7 +78,15 @@ def test_each_row_speaks_of_known_faults_and_decides_somewhere() -> None:
         assert not idle, f"{row} never decides for {idle}"
 
 
-@pytest.mark.parametrize("row", [*ROWS, *SITUATIONS])
+def test_each_row_without_pipelining_is_tried_and_says_something_else() -> None:
+    for row in IN_TURN:
+        assert set(row.stage_names) <= set(IN_TURN_STAGES) and set(row.fault_names) <= set(IN_TURN_FAULTS)
+        for stage, fault in itertools.product(row.stage_names, row.fault_names):
+            (other,) = rows_of(ROWS, stage, fault)
+            assert (other.rule, other.fate) != (row.rule, row.fate)
+
+
+@pytest.mark.parametrize("row", [*ROWS, *IN_TURN, *SITUATIONS])
 def test_the_kind_of_each_row_is_that_of_its_rule_and_fits_what_follows(row: Row | Situation) -> None:
     assert KINDS[row.kind] == (RULES[row.rule].kind if row.rule else "")
     assert row.fate.dead == (RULES[row.rule].suppress if row.rule else False)
@@ -255,25 +274,31 @@ def script_for(stage: str, fault: Fault) -> Mapping[str, Step]:
     return {**once, "rcpt": busy} if stage == "RSET" else once
 
 
-def variants(stage: str, fault: str) -> list[bool]:
+def row_of(stage: str, fault: str, in_turn: bool) -> Row:
+    found = rows_of(IN_TURN, stage, fault) if in_turn else []
+    return (found or rows_of(ROWS, stage, fault))[0]
+
+
+def variants(stage: str, fault: str, in_turn: bool) -> list[bool]:
     """Whether the server takes the message without saying so: where there is doubt, both."""
-    return [False, True] if rows_of(ROWS, stage, fault)[0].kind == "D" else [False]
+    return [False, True] if row_of(stage, fault, in_turn).kind == "D" else [False]
 
 
 @pytest.mark.parametrize(
-    ("stage", "fault", "doubly"),
+    ("stage", "fault", "in_turn", "doubly"),
     [
-        pytest.param(stage, fault, doubly, id=f"{stage}: {fault}{', taken' * doubly}")
-        for stage, fault in CELLS
-        for doubly in variants(stage, fault)
+        pytest.param(*cell, doubly, id=f"{cell[0]}: {cell[1]}{', in turn' * cell[2]}{', taken' * doubly}")
+        for cell in CELLS
+        for doubly in variants(*cell)
     ],
 )
 def test_a_fault_has_the_consequences_that_the_matrix_says(
-    stage: str, fault: str, doubly: bool, tmp_path: Path, certificates: Certificates
+    stage: str, fault: str, in_turn: bool, doubly: bool, tmp_path: Path, certificates: Certificates
 ) -> None:
-    (row,) = rows_of(ROWS, stage, fault)
-    name = script_name(stage)
+    row, name = row_of(stage, fault, in_turn), script_name(stage)
     server, settings = way_to(stage, certificates)
+    if in_turn:
+        server.extensions = tuple(set(server.extensions) - {"PIPELINING"})
     with site(tmp_path, server, **settings) as at:
         briefly = fault == "hangs" or (fault == "drips" and name != "tls")
         wait_briefly(at.mail, *[name] * briefly)
@@ -284,6 +309,7 @@ def test_a_fault_has_the_consequences_that_the_matrix_says(
         at.queue_both()
         check(at, row, A if row.fate.all_met else MET.get(stage, A), doubly=doubly)
         assert server.reached[name] > reached
+        assert not (in_turn and server.pipelined)
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.what)
@@ -298,4 +324,3 @@ def test_a_situation_has_the_consequences_that_the_matrix_says(
         at.spoil(**spoilt.changes_with(certificates))
         at.queue_both(spoilt.recipients)
         check(at, situation, spoilt.recipients)
-        assert server.pipelined == 0

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,6 @@ from mailqueue import QueuedMailer, database, leases, liveness, outbox, service,
 from mailqueue.database import own_transaction
 from mailqueue.journal import Journal
 from mailqueue.sender import Sender
-from mailqueue.transports.base import Answer, Transport
 from support.database_faults import (
     Cluster,
     Other,
@@ -47,7 +47,7 @@ STEPS = (
     "outbox.next_due",
     "leases.register",
     "outbox.claim",
-    "outbox.content",
+    "outbox.contents",
     "outbox.finish",
     "leases.retire",
     "outbox.purge",
@@ -196,28 +196,16 @@ def test_a_locked_sqlite_while_dead_workers_claims_are_taken_back(
     assert_each_sent_once(mail, smtp, "ann", "bob")
 
 
-class Exiting(Transport):
-    """A transport that ends the process, as far as a test can show it."""
-
-    name = "exiting://"
-
-    def settings(self) -> tuple[object, ...]:
-        return ()
-
-    def open(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def deliver(self, *_: Any, **__: Any) -> list[Answer]:
-        raise KeyboardInterrupt
-
-
 def die_with_claims(mail: QueuedMailer) -> None:
-    working, mail.site.make_transport = mail.site.make_transport, Exiting
-    with pytest.raises(KeyboardInterrupt):
-        mail.process_queue()
-    mail.site.make_transport = working
+    with pytest.MonkeyPatch.context() as patch:
+        at(patch, "outbox.contents", before=_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            mail.process_queue()
     mail.db._adapter.close("commit")
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def test_heartbeats_that_cannot_be_written_are_told_once_and_end_no_message(
@@ -365,7 +353,7 @@ def cluster_mail(cluster: Cluster, tmp_path: Path, smtp: ScriptedServer, clock: 
 
 
 @pytest.mark.parametrize("pool_size", [0, 3])
-@pytest.mark.parametrize("step", ["outbox.claim", "outbox.content", "outbox.finish"])
+@pytest.mark.parametrize("step", ["outbox.claim", "outbox.contents", "outbox.finish"])
 def test_a_postgresql_that_crashes_amid_a_drain_and_comes_back(
     step: str,
     pool_size: int,
@@ -463,9 +451,22 @@ def test_a_worker_process_outlives_a_postgresql_that_crashes_and_ends_in_good_or
 
 
 # --- transactions that have to give way ----------------------------------------------------
-@pytest.mark.parametrize("step", ["outbox.claim", "outbox.finish"])
+def errors_that_undo(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """Collects the errors because of which a transaction is rolled back."""
+    lost: list[Exception] = []
+    real = database.roll_back
+
+    def roll_back(db: Any) -> None:
+        error = sys.exc_info()[1]
+        assert isinstance(error, Exception)
+        lost.append(error)
+        real(db)
+
+    monkeypatch.setattr(database, "roll_back", roll_back)
+    return lost
+
+
 def test_the_loser_of_a_deadlock_tries_again_at_once(
-    step: str,
     server_uri: str,
     tmp_path: Path,
     smtp: ScriptedServer,
@@ -475,20 +476,9 @@ def test_the_loser_of_a_deadlock_tries_again_at_once(
 ) -> None:
     mail = mail_at(tmp_path, smtp, clock, uri=server_uri)
     send(mail, "ann", "bob")
-    lost: list[Exception] = []
-    real = database.roll_back
-
-    def roll_back(db: Any) -> None:
-        import sys
-
-        error = sys.exc_info()[1]
-        assert isinstance(error, Exception)
-        lost.append(error)
-        real(db)
-
-    monkeypatch.setattr(database, "roll_back", roll_back)
+    lost = errors_that_undo(monkeypatch)
     quarrels: list[Quarrel] = []
-    at(monkeypatch, step, before=lambda: quarrels.append(Quarrel(mail.db, earlier=1, later=2)))
+    at(monkeypatch, "outbox.finish", before=lambda: quarrels.append(Quarrel(mail.db, earlier=1, later=2)))
     serve(mail, clock)
     quarrels[0].end()
     assert {database.is_conflict(error) for error in lost} == {True}
@@ -510,6 +500,7 @@ def test_a_serialisation_failure_is_tried_again_at_once(
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ"
         )
         send(mail, "ann", "bob")
+        lost = errors_that_undo(monkeypatch)
         other = Other(mail.db)
 
         def interfere() -> None:
@@ -517,9 +508,10 @@ def test_a_serialisation_failure_is_tried_again_at_once(
             other.run("UPDATE mailqueue_message SET subject = 'changed' WHERE id = 2")
             other.link.commit()
 
-        at(monkeypatch, "outbox.finish", before=interfere)
+        at(monkeypatch, "outbox.finish", before=lambda: at(monkeypatch, "database.begin", after=interfere))
         serve(mail, clock)
         other.close()
+        assert {database.is_conflict(error) for error in lost} == {True}
         assert said(caplog, "the database fails") == 0
         assert_each_sent_once(mail, smtp, "ann", "bob")
         assert rows(mail, "message")[1]["subject"] == "changed"

@@ -15,6 +15,7 @@ from mailqueue.pace import Pace
 from support.mail import Clock, make_mail, rows, statuses, to_server
 from support.smtp_faults import Reply
 from support.smtp_server import ScriptedServer
+from support.statements import record_statements
 
 TRANSPORT = "smtp://127.0.0.1"
 
@@ -187,13 +188,7 @@ def _spy_on_claims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def _count_statements(mail: QueuedMailer, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
-    execute = mail.db._adapter.execute
-
-    def noted(*arguments: Any, **options: Any) -> Any:
-        counted["statements"] += 1
-        return execute(*arguments, **options)
-
-    monkeypatch.setattr(mail.db._adapter, "execute", noted)
+    record_statements(mail.db, monkeypatch, lambda _statement, _values: counted.update(statements=1))
     return counted
 
 
@@ -201,7 +196,7 @@ def test_without_limits_and_lessons_a_claim_pays_one_statement(
     site: Mails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mail = site.make()
-    pace = Pace(mail.site, 1, TRANSPORT)
+    pace = Pace(mail.site, 1, [TRANSPORT], lambda _: [TRANSPORT])
     mail.send("ann@x.test")
     now = mail.site.clock()
     worker_id = leases.register(mail.db, token="t", host_name="h", pid=1, journal="", now=now)
@@ -217,7 +212,7 @@ def test_what_a_worker_held_back_after_it_lost_its_claims_stays_as_it_is(mails: 
     now = mail.site.clock()
     worker_id = leases.register(mail.db, token="t", host_name="h", pid=1, journal="", now=now)
     claims = outbox.claim(mail.db, worker_id, limit=10, now=now)
-    pace = Pace(mail.site, worker_id, TRANSPORT)
+    pace = Pace(mail.site, worker_id, [TRANSPORT], lambda _: [TRANSPORT])
     leases.retire(mail.db, worker_id)
     assert pace.admit(claims) == []
     assert statuses(mail) == ["sending", "sending"]
@@ -234,9 +229,8 @@ def test_no_more_messages_to_a_domain_are_under_way_than_it_has_connections(
     send(mail, 10, "narrow.test")
     send(mail, 30, "wide.test")
     now = mail.site.clock()
-    pace = Pace(
-        mail.site, leases.register(mail.db, token="t", host_name="h", pid=1, journal="", now=now), "s"
-    )
+    worker_id = leases.register(mail.db, token="t", host_name="h", pid=1, journal="", now=now)
+    pace = Pace(mail.site, worker_id, ["s"], lambda _: ["s"])
     (first, second) = (
         outbox.Claimed(n, "t", None, False, None, None, 1, None, (outbox.Pending(n, "a@narrow.test", 0),))
         for n in (1, 2)

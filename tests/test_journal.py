@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mailqueue
 import pytest
@@ -56,6 +57,29 @@ def test_an_answer_comes_back_as_it_was_whatever_the_server_said(mine: Journal) 
     mine.answered(strange)
     evidence = journal.read(mine.path)
     assert evidence and evidence.answered == [strange]
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        {"due": 99.5},
+        {"counts": False},
+        {"stage": words.RCPT},
+        {"failure_kind": words.RECIPIENT},
+        {"cause": "busy"},
+        {"code": None},
+        {"enhanced": None},
+        {"enhanced": ""},
+        {"reply": '"}]'},
+        {"provider_id": "p-1"},
+    ],
+)
+def test_nothing_of_an_outcome_is_lost_however_unusual(mine: Journal, unusual: dict[str, Any]) -> None:
+    outcome = Outcome(11, words.SENT, code=250, enhanced="2.0.0", reply="queued")._replace(**unusual)
+    told = result()._replace(outcomes=(outcome,), transport='plugin "x"')
+    mine.answered(told)
+    evidence = journal.read(mine.path)
+    assert evidence and evidence.answered == [told]
 
 
 def test_nothing_started_is_complete_evidence(mine: Journal) -> None:

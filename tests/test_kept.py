@@ -22,7 +22,7 @@ def transport(smtp: ScriptedServer, hostname: str | None = None) -> SmtpTranspor
 
 
 def is_open(kept: SmtpTransport) -> bool:
-    return kept._wire is not None
+    return kept._session is not None
 
 
 def test_the_one_used_last_is_taken_first(smtp: ScriptedServer) -> None:
@@ -39,6 +39,15 @@ def test_other_settings_never_meet_a_transport_of_before(smtp: ScriptedServer) -
     kept.put(old, 0.0)
     assert kept.take(SmtpTransport("127.0.0.1", smtp.port, security=PLAIN).settings()) is None
     assert not is_open(old)
+
+
+def test_what_is_used_beside_it_stays_open(smtp: ScriptedServer) -> None:
+    kept, one, another = KeptTransports(), transport(smtp), transport(smtp, "other.test")
+    kept.put(one, 0.0)
+    kept.put(another, 0.0)
+    assert kept.take(one.settings(), beside=[another.settings()]) is one
+    assert is_open(another)
+    assert kept.take(another.settings()) is another
 
 
 @pytest.mark.parametrize("now", [1.0 + IDLE_SECONDS, 0.5])
@@ -88,7 +97,7 @@ def test_a_connection_that_its_server_closed_meanwhile_costs_nothing(
     mail.send("ann@x.test")
     drain(mail.site, kept=kept)
     for _, idle in kept._kept:
-        idle._wire._socket.shutdown(2)  # type: ignore[attr-defined]
+        idle._session.wire._socket.shutdown(2)  # type: ignore[attr-defined]
     mail.send("bob@x.test")
     assert drain(mail.site, kept=kept)["sent"] == 1
     assert caplog.records == []

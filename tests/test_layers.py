@@ -18,45 +18,89 @@ HOUSE = [
     errors
     version
     supervisor
+    tokens
+    base_url
+    told
+    visitors
+    findings
     """,
     """
     compose
     terms
     database
+    sql: database
     wakeup: database
-    classify
+    classify: masking
     retry: classify
+    own_rules: classify
+    pasted: classify
     limits: compose
     lessons: classify limits
     remedies: classify
+    sender_domain
+    languages
+    plain_text
+    rendering: languages plain_text
+    masking
+    resending: compose
     """,
     """
     tables
     leases: tables
-    outbox: tables leases
-    liveness: tables outbox
+    outbox/*: tables leases
+    liveness: tables outbox/*
     ledger: tables
-    journal: outbox
+    allowance: tables
+    approvals: tables
+    audit: tables outbox/*
+    journal: outbox/*
     problems: tables
     breaker: tables
-    queries: tables problems
+    selection: tables
+    finding: tables selection
+    queries: tables problems selection finding
+    statistics: tables selection
+    rulebook: tables outbox/*
+    paging: tables queries selection finding
     """,
     """
     transports/*
+    signing/*
     """,
     """
     delivery
     kept: delivery
     site
     way: delivery kept site
+    lines: delivery way
+    ways: kept site way
+    direct: delivery site ways
     shift: site
-    sender: delivery site way shift
+    ahead
+    outcomes: site
+    series: ahead shift site way
+    sender: ahead delivery lines outcomes series site way ways shift
     pace: site
-    worker: delivery kept site way shift sender pace
+    supply
+    bulk: site
+    upkeep: bulk site way
+    worker: ahead delivery kept lines outcomes series site ways shift sender pace supply upkeep
     service: kept site worker
     """,
     """
-    mailer
+    arguments
+    callers
+    templated
+    mailer: arguments templated
+    administration: mailer export
+    export
+    trial: mailer
+    check: mailer trial
+    replies: mailer
+    timeline
+    pending_accounts
+    preview
+    console/*: administration pending_accounts replies timeline
     """,
     """
     celery
@@ -133,6 +177,8 @@ def _absolute(module: str, level: int, origin: str) -> list[str] | None:
 
 def _module_at(package: Path, path: list[str], name: str) -> str:
     for parts in ([*path, name], path):
+        if name and package.joinpath(*parts, "__init__.py").is_file() and parts:
+            return "/".join([*parts, "__init__"])
         if name and package.joinpath(*parts).with_suffix(".py").is_file() and parts:
             return "/".join(parts)
         if parts and package.joinpath(*parts[:-1], f"{parts[-1]}.py").is_file():
@@ -201,6 +247,7 @@ def test_the_frameworks_do_not_know_each_other() -> None:
 
 WRITING = {"insert", "update", "delete", "validate_and_insert", "update_or_insert", "bulk_insert"}
 WRITING |= {"update_naive", "delete_record", "update_record", "validate_and_update", "truncate"}
+WRITING |= {"change", "put", "insert_one"}  # of sql.py
 GUARDED = {"MESSAGE", "RECIPIENT", "mailqueue_message", "mailqueue_recipient"}
 
 
@@ -230,8 +277,9 @@ def _name(node: ast.AST) -> str:
 
 def test_only_the_outbox_changes_messages_and_recipients() -> None:
     trees = modules(PACKAGE)
-    found = {module: lines for module, tree in trees.items() if (lines := writes_of_statuses(tree))}
-    assert set(found) == {"outbox"}
+    found = {module for module, tree in trees.items() if writes_of_statuses(tree)}
+    assert found
+    assert {module.partition("/")[0] for module in found} == {"outbox"}
     # Nobody else has even a way to name them in raw SQL.
     for module, tree in trees.items():
         texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]

@@ -127,7 +127,7 @@ def test_the_shares_of_all_workers_are_the_whole(whole: int, workers: int) -> No
         ("rcpt", 450, "4.7.1 too many messages in this minute", True, True),
         ("rcpt", 451, "4.7.1 you are throttled", True, False),
         ("rcpt", 454, "4.3.0 later", True, False),
-        ("dot", 452, "4.5.4 hourly sending quota used up", False, False),
+        ("dot", 452, "4.5.4 hourly sending quota used up", True, True),
         ("rcpt", 450, "4.2.0 busy", False, False),
         ("mail", 451, "4.3.0 no room", False, True),
     ],

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import outbox, words
-from mailqueue.outbox import Finished, Outcome
+from mailqueue import database, outbox, words
+from mailqueue.outbox import Finished, Outcome, finishing, texts
 from mailqueue.terms import terms
 from pydal import DAL
 from support.store import (
@@ -81,7 +81,7 @@ def test_three_megabytes_come_back_as_they_were(db: DAL) -> None:
 
 
 def test_content_that_is_not_complete_is_not_sent(db: DAL) -> None:
-    message_id = put(db, mime=b"x" * (outbox.CHUNK + 1))
+    message_id = put(db, mime=b"x" * (texts.CHUNK + 1))
     db(db.mailqueue_content.chunk_no == 1).delete()
     for wanted in (message_id, message_id + 1):
         with pytest.raises(ValueError, match="damaged or gone"):
@@ -124,7 +124,7 @@ def test_a_claim_shows_and_nobody_else_gets_the_message(db: DAL, other: DAL) -> 
 
 def test_claiming_when_nothing_is_due_leaves_no_transaction_open(db: DAL) -> None:
     claim(db)
-    assert not outbox.database.in_transaction(db)
+    assert not database.in_transaction(db)
 
 
 def test_workers_that_claim_at_the_same_time_share_the_messages(db: DAL, db_uri: str, tmp_path: Path) -> None:
@@ -244,6 +244,33 @@ def test_a_release_leaves_no_trace(db: DAL) -> None:
     before = snapshot(db)
     outbox.release(db, claim(db), NOW)
     assert snapshot(db) == before
+
+
+# --- content that is wiped -------------------------------------------------------------------
+
+
+def test_content_is_wiped_with_the_end_of_its_message_and_not_before(db: DAL) -> None:
+    kept, wiped = put(db), put(db, "a@x.test", "b@x.test", wipe=True)
+    first, second = claim(db)
+    a, b = (recipient.id for recipient in second.recipients)
+    later = Outcome(b, words.DEFERRED, due=NOW + 60, failure_kind=words.TRANSIENT)
+    finish(db, finished(first), finished(second, Outcome(a, words.SENT), later))
+    assert outbox.content(db, wiped)
+    (again,) = claim(db, now=NOW + 60)
+    assert finish(db, finished(again), now=NOW + 61) == ["sent"]
+    assert not outbox.has_content(db, wiped)
+    assert outbox.has_content(db, kept)
+    assert outbox.purge(db, now=NOW + KEEP.sent_content, retention=KEEP) == 1
+    assert message(db, wiped)["purge_on"] == NOW + 61 + KEEP.record, "who got it when is kept"
+    assert not outbox.retry(db, wiped, NOW)
+
+
+def test_content_is_wiped_that_nobody_got_any_more(db: DAL) -> None:
+    late, stopped = (put(db, expires_after=60, wipe=True) for _ in range(2))
+    assert outbox.cancel(db, stopped, NOW, KEEP)
+    assert outbox.expire(db, now=NOW + 60, retention=KEEP) == 1
+    assert not outbox.has_content(db, late)
+    assert not outbox.has_content(db, stopped)
 
 
 # --- retry and cancel ------------------------------------------------------------------------
@@ -385,7 +412,38 @@ def test_one_recipient_that_is_held_is_woken_though_others_fared_otherwise(db: D
 
 def test_the_sources_of_a_status_mirror_the_legal_moves() -> None:
     found: dict[str, Any] = {source: set() for source in words.RECIPIENT_STATUSES}
-    for target, sources in outbox._SOURCES.items():
+    for target, sources in finishing.SOURCES.items():
         for source in sources:
             found[source].add(target)
     assert found == words.RECIPIENT_MOVES
+
+
+# --- a corrected address ---------------------------------------------------------------------
+
+
+def test_a_corrected_address_starts_afresh(db: DAL) -> None:
+    message_id = end(db, words.FAILED, kind=words.RECIPIENT)
+    (before,) = all_rows(db, "recipient")
+    assert outbox.correct(db, message_id, before["id"], "new@x.test", NOW + 5) == before["address"]
+    db.commit()
+    (after,) = all_rows(db, "recipient")
+    assert (after["address"], after["status"], after["due"]) == ("new@x.test", words.QUEUED, NOW + 5)
+    assert (after["attempts"], after["failure_kind"], after["reply"]) == (0, None, None)
+    assert message(db, message_id)["status"] == words.QUEUED
+    (claimed,) = claim(db, now=NOW + 6)
+    assert [recipient.address for recipient in claimed.recipients] == ["new@x.test"]
+
+
+def test_an_address_is_corrected_only_where_nobody_has_or_gets_the_mail(db: DAL) -> None:
+    sent, doubtful = end(db, words.SENT), end(db, words.IN_DOUBT)
+    other, failed = end(db, words.FAILED), put(db, "a@x.test", "b@x.test")
+    (claimed,) = [one for one in claim(db) if one.id == failed]
+    rows = {row["message_ref"]: row["id"] for row in all_rows(db, "recipient")}
+    for message_id in (sent, doubtful, failed):  # the last one is being sent at this moment
+        assert outbox.correct(db, message_id, rows[message_id], "new@x.test", NOW) is None
+    finish(db, finished(claimed, *(Outcome(r.id, words.FAILED) for r in claimed.recipients)))
+    assert outbox.correct(db, failed, rows[failed], "a@x.test", NOW) is None, "somebody else's address"
+    assert outbox.correct(db, failed, rows[other], "new@x.test", NOW) is None, "another message's recipient"
+    outbox.purge(db, now=NOW + KEEP.other_content + 1, retention=KEEP)
+    assert outbox.correct(db, other, rows[other], "new@x.test", NOW) is None, "without a text"
+    assert not [row for row in all_rows(db, "recipient") if row["address"] == "new@x.test"]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import leases, outbox, words
+from mailqueue import database, leases, outbox, words
+from mailqueue.journal import Journal, read
 from mailqueue.outbox import Claimed, Evidence, Outcome, Recovery, Retention
 from mailqueue.retry import RetryPolicy
 from mailqueue.terms import HOLD, RESEND
@@ -90,6 +91,18 @@ def test_what_was_answered_is_finished_what_was_started_is_in_doubt_the_rest_is_
         (answered.recipients[0].id, "sent"),
         (b, "in_doubt"),
     ]
+
+
+def test_what_a_provider_calls_a_message_survives_the_worker(db: DAL, tmp_path: Path) -> None:
+    dead = worker(db)
+    (claimed,) = claimed_by(db, dead, ("a@x.test",))
+    record = Journal(str(tmp_path / "journals"))
+    outcome = Outcome(claimed.recipients[0].id, words.SENT, code=200, provider_id="re-1")
+    record.answered(finished(claimed, outcome))
+    record.abandon()
+    recover(db, row_of(db, dead), read(record.path))
+    (row,) = all_rows(db, "recipient")
+    assert (row["status"], row["provider_id"]) == ("sent", "re-1")
 
 
 def test_what_is_in_doubt_waits_for_an_administrator_if_so_decided(db: DAL) -> None:
@@ -209,7 +222,7 @@ def until_waiting(db: DAL, number: int, thread: threading.Thread) -> None:
     """Until so many connections wait for a lock."""
     pause = threading.Event()
     for _ in range(200):
-        if db.executesql(WAITING_FOR_A_LOCK[outbox.database.engine(db)])[0][0] >= number:
+        if db.executesql(WAITING_FOR_A_LOCK[database.engine(db)])[0][0] >= number:
             db.commit()
             return
         db.commit()
@@ -250,6 +263,32 @@ def test_a_worker_that_finishes_while_it_is_recovered_keeps_its_result(
         recovering.join()
     assert found == {"finish": ["deferred"], "recover": 0}
     assert message(db, mine.id)["due"] == NOW + 500
+    assert len(all_rows(db, "attempt")) == 1
+
+
+def between(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """Have something happen after the next look, before what was found is locked."""
+    real, left = database.begin, [work]
+
+    def begin(db: DAL) -> None:
+        if left:
+            left.pop()()
+        real(db)
+
+    monkeypatch.setattr(database, "begin", begin)
+
+
+def test_of_two_who_find_an_orphan_one_takes_it_back(
+    db: DAL, other: DAL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = worker(db)
+    claimed_by(db, lost, ("a@x.test",))
+    leases.retire(db, lost)
+    how = Recovery(RetryPolicy(first_delay=30, jitter=0), random.Random(1), RESEND, KEEP)
+    taken: list[int] = []
+    between(monkeypatch, lambda: taken.append(outbox.recover_orphans(other, how, now=NOW + 30)))
+    assert outbox.recover_orphans(db, how, now=NOW + 30) == 0
+    assert taken == [1]
     assert len(all_rows(db, "attempt")) == 1
 
 
@@ -362,6 +401,18 @@ def test_what_is_being_sent_is_not_expired_under_its_worker(db: DAL) -> None:
     assert outbox.expire(db, now=NOW + DAY, retention=KEEP) == 0
     assert finish(db, finished(mine)) == ["sent"]
     assert message(db, mine.id)["expires_on"] is None
+
+
+def test_what_is_sent_in_the_moment_of_its_expiry_stays_as_it_is(
+    db: DAL, other: DAL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(db, expires_after=DAY)
+    (mine,) = claim(db)
+    outbox.release(db, [mine], NOW)
+    between(monkeypatch, lambda: finish(other, finished(claim(other)[0])))
+    assert outbox.expire(db, now=NOW + DAY, retention=KEEP) == 0
+    row = message(db, mine.id)
+    assert (row["status"], row["finished_on"]) == ("sent", NOW)
 
 
 # --- purge -----------------------------------------------------------------------------------

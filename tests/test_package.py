@@ -64,7 +64,7 @@ def test_a_wheel_holds_everything_that_is_read_at_run_time(tmp_path: Path) -> No
     read = [
         path.relative_to(APPS).as_posix()
         for path in (APPS / "mailqueue").rglob("*")
-        if path.is_file() and path.suffix in (".py", ".html", ".css", ".typed")
+        if path.is_file() and path.suffix in (".py", ".html", ".css", ".typed", ".json")
     ]
     assert {*read, "mailqueue/plugin_manifest.json"} <= names
     assert not [name for name in names if "databases" in name or "tests" in name]

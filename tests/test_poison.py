@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, leases, outbox, queries, words
+from mailqueue import QueuedMailer, leases, outbox, queries, supply, words
 from mailqueue.classify import Failure
 from mailqueue.errors import BadAddress
+from mailqueue.outbox import texts
 from mailqueue.tables import TABLES
 from mailqueue.transports.base import Answer, Transport
 from support.mail import Clock, make_mail, open_causes, rows, statuses, to_server
@@ -53,7 +54,8 @@ def mail(database: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.Monke
     mail.site.clock, mail.site.rng = Clock(), random.Random(1)
     mail.site.connections = 1
     mail.site.make_transport = mail._transport
-    monkeypatch.setattr(outbox, "CHUNK", 100)
+    monkeypatch.setattr(texts, "CHUNK", 100)
+    monkeypatch.setattr(supply, "SLOW", 0.0)  # several connections, near as the server is
     to_server(mail, smtp)
     return mail
 
@@ -242,6 +244,22 @@ def test_a_status_in_capitals_which_one_database_takes_for_another_stops_nothing
     assert rows(mail, "recipient")[1]["status"] == "sent"
 
 
+def test_a_status_in_capitals_is_not_taken_for_the_same_one_of_somebody_who_waits(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    mail.send([ANN, BEN])
+    recipient, now = mail.db.mailqueue_recipient, mail.site.clock()
+    mail.db(recipient.address == ANN).update(status="deferred", due=now + 100)
+    mail.db(recipient.address == BEN).update(status="DEFERRED")
+    mail.db.commit()
+    mail.process_queue()
+    assert [row["status"] for row in rows(mail, "recipient")] == ["deferred", "failed"]
+    mail.site.clock.advance(100)
+    mail.process_queue()
+    assert [message.rcpt_tos for message in smtp.messages] == [(ANN,)]
+    assert (statuses(mail), rows(mail, "recipient")[0]["status"]) == (["failed"], "sent")
+
+
 def test_a_message_whose_chunks_lie_in_another_order_is_whole(
     mail: QueuedMailer, smtp: ScriptedServer
 ) -> None:
@@ -266,7 +284,7 @@ BAD_ADDRESSES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", BAD_ADDRESSES, ids=lambda bad: ascii(bad)[:40])
+@pytest.mark.parametrize("bad", BAD_ADDRESSES, ids=lambda bad: ascii(bad).partition(" at 0x")[0][:40])
 def test_a_list_with_one_bad_address_is_refused_and_nothing_is_written(
     mail: QueuedMailer, smtp: ScriptedServer, bad: Any
 ) -> None:

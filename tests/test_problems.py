@@ -108,7 +108,7 @@ def test_what_no_message_waits_for_is_resolved_and_the_rest_stays(db: Any) -> No
 def test_a_way_that_is_no_longer_configured_is_no_longer_a_problem(db: Any) -> None:
     with own_transaction(db):
         problems.report(db, REJECTED, WAY, 1.0)
-        problems.resolve_others(db, "smtp://new:25", 2.0)
+        problems.resolve_others(db, ["smtp://new:25"], 2.0)
     assert [e["status"] for e in entries(db)] == ["resolved"]
 
 

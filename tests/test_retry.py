@@ -51,6 +51,10 @@ DECISIONS = [
     (fail(TRANSIENT), 2, 4 * DAY, FAILED, None, True),
     (fail(TRANSIENT, CONNECT), 3, 0.0, DEFERRED, 240.0, False),
     (fail(TRANSIENT, CONNECT), 3, 4 * DAY, FAILED, None, True),
+    (fail(TRANSIENT, rule="greylisted"), 1, 0.0, DEFERRED, 300.0, True),
+    (fail(TRANSIENT, rule="greylisted"), 3, 600.0, DEFERRED, 300.0, True),
+    (fail(TRANSIENT, rule="greylisted"), 4, 900.0, DEFERRED, 480.0, True),
+    (fail(TRANSIENT, rule="greylisted"), 9, 4 * DAY, FAILED, None, True),
     (fail(TRANSIENT, rule="mailbox-full"), 13, 0.0, DEFERRED, 4 * 3600.0, True),
     (fail(TRANSIENT, rule="mailbox-full"), 14, 0.0, FAILED, None, True),
     (fail(TRANSIENT, MAIL), 14, 0.0, DEFERRED, 4 * 3600.0, True),
@@ -154,3 +158,18 @@ def test_only_what_may_be_tried_again_has_a_delay(kind, stage, rule, attempts, a
         assert decision.status in PENDING
     if kind == CONFIGURATION:
         assert decision == Decision(QUEUED, STEADY.hold, counts=False)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.2, 0.9])
+def test_nobody_comes_back_before_it_makes_sense(jitter):
+    policy, rng = RetryPolicy(jitter=jitter), random.Random(3)
+    greylisted = fail(TRANSIENT, rule="greylisted")
+    delays = [decide(greylisted, attempts=1, age=0.0, policy=policy, rng=rng).delay for _ in range(200)]
+    assert min(delays) >= 300.0
+    assert len(set(delays)) == 1 or jitter, "they do not all come back in the same second"
+
+
+def test_a_site_that_is_in_a_hurry_waits_no_longer_than_it_wants():
+    hasty = RetryPolicy(first_delay=1.0, longest_delay=10.0, jitter=0.0)
+    greylisted = fail(TRANSIENT, rule="greylisted")
+    assert decide(greylisted, attempts=1, age=0.0, policy=hasty, rng=random.Random(1)).delay == 10.0

@@ -9,7 +9,7 @@ import pytest
 from mailqueue import words
 from mailqueue.transports.smtp import SmtpTransport, Timeouts
 from support.smtp_client import HASTY, MIME, SENDER, attempt, outcomes, smtp_to
-from support.smtp_server import Close, Hang, Raw, Reply, Reset, ScriptedServer, nth, refused_port
+from support.smtp_server import EXTENSIONS, Close, Hang, Raw, Reply, Reset, ScriptedServer, nth, refused_port
 
 A, B, C = "a@x.test", "b@x.test", "c@x.test"
 LATER = Reply(451, "4.3.0 later")
@@ -58,11 +58,23 @@ OWN = [
     ("dot", RESET, D, "no-reply-to-dot", None),
     ("dot", Raw(b"250-half a reply\r\n"), D, "no-reply-to-dot", None),
 ]
+
+
+@pytest.fixture(params=[True, False], ids=["pipelining", "in turn"], autouse=True)
+def pipelining(request, monkeypatch):
+    """Every test here runs with a server that offers PIPELINING, and with one that does not."""
+    if not request.param:
+        monkeypatch.setattr(ScriptedServer, "offered", tuple(set(EXTENSIONS) - {"PIPELINING"}))
+    return request.param
+
+
 CELLS = [(stage, *row) for stage in ("banner", "ehlo", "auth", "mail", "rcpt", "data") for row in EVERYWHERE]
 
 
 @pytest.mark.parametrize(("stage", "fault", "kind", "rule", "code"), CELLS + OWN)
-def test_a_fault_becomes_the_right_failure_and_the_next_message_goes_out(stage, fault, kind, rule, code):
+def test_a_fault_becomes_the_right_failure_and_the_next_message_goes_out(
+    stage, fault, kind, rule, code, pipelining
+):
     silent = fault == HANG or (isinstance(fault, Raw) and fault.data.startswith(b"250-"))
     with ScriptedServer(auth={"me": "secret"}, script={stage: fault}) as server:
         transport = smtp_to(server, login=("me", "secret"))
@@ -73,6 +85,9 @@ def test_a_fault_becomes_the_right_failure_and_the_next_message_goes_out(stage, 
         assert failure is not None
         if (stage, fault) == ("banner", RESET) and failure.stage == "connect":
             stage = "connect"  # the reset may arrive before the connection is seen to be made
+        if pipelining and fault == RESET and stage in ("rcpt", "data"):
+            assert failure.stage in ("mail", "rcpt", "data")
+            stage = failure.stage  # the reset may overtake the replies that were sent before it
         assert (failure.kind, failure.rule, failure.stage, failure.code) == (kind, rule, stage, code)
         assert (answer.stage, answer.code) == (stage, code)
         assert failure.surely_not_sent is (kind != D)
@@ -235,13 +250,13 @@ def test_a_refused_recipient_does_not_stop_the_others_and_only_they_are_in_befor
     assert smtp.messages[0].rcpt_tos == (A, C)
 
 
-def test_when_all_are_refused_nothing_is_sent_and_the_connection_serves_the_next_message(smtp):
+def test_when_all_are_refused_nothing_is_sent_and_the_connection_serves_the_next_message(smtp, pipelining):
     smtp.script["rcpt"] = {A: Reply(550, "5.1.1 no such user"), B: Reply(450, "4.2.0 busy")}
     dots: list[list[str]] = []
     transport = smtp_to(smtp)
     answers = attempt(transport, A, B, dots=dots)
     assert outcomes(answers) == {A: "unknown-address", B: "server-deferred"}
-    assert "DATA" not in smtp.commands and dots == []
+    assert smtp.commands.count("DATA") == int(pipelining) and dots == []
     assert outcomes(attempt(transport, C)) == {C: "sent"}
     assert smtp.connections == 1
 
@@ -264,11 +279,13 @@ def test_where_rset_fails_the_next_message_gets_a_new_connection(smtp, fault):
         (HANG, "timed-out"),
     ],
 )
-def test_a_dialogue_that_ends_at_one_recipient_leaves_nobody_sent(smtp, fault, rule):
+def test_a_dialogue_that_ends_at_one_recipient_leaves_nobody_sent(smtp, fault, rule, pipelining):
     smtp.script["rcpt"] = {A: Reply(550, "5.1.1 no such user"), C: fault}
     transport = smtp_to(smtp, timeouts=replace(HASTY, connect=20) if fault == HANG else Timeouts())
     answers = attempt(transport, A, B, C, "d@x.test")
-    assert outcomes(answers) == {A: "unknown-address", B: rule, C: rule, "d@x.test": rule}
+    overtaken = pipelining and fault == RESET  # the reset may overtake the refusal
+    assert outcomes(answers)[A] in ("unknown-address", *[rule] * overtaken)
+    assert outcomes(answers[1:]) == {B: rule, C: rule, "d@x.test": rule}
     assert [answer.recipient for answer in answers] == [A, B, C, "d@x.test"]
     assert smtp.messages == []
 
@@ -326,20 +343,25 @@ def test_a_verdict_ahead_of_the_dot_is_never_a_yes_and_never_in_doubt(smtp, verd
 
 
 @pytest.mark.parametrize("fault", [CLOSE, RESET], ids=["close", "reset"])
-def test_a_connection_lost_in_the_middle_of_the_text_is_not_in_doubt(smtp, fault):
+def test_a_connection_lost_in_the_middle_of_the_text_is_not_in_doubt(smtp, fault, pipelining):
     smtp.script["text"] = fault
     dots: list[list[str]] = []
     (answer,) = attempt(smtp_to(smtp, timeouts=Timeouts()), mime=MIME * 200_000, dots=dots)
-    assert answer.failure and (answer.failure.rule, answer.stage) == ("connection-lost", "data")
+    assert answer.failure and answer.failure.rule == "connection-lost"
+    overtaken = pipelining and fault == RESET  # the reset may overtake the replies before it
+    assert answer.stage == "data" or (overtaken and answer.stage in ("mail", "rcpt"))
     assert dots == []
 
 
 @pytest.mark.parametrize("stage", ["banner", "ehlo", "mail", "rcpt"])
-def test_a_server_that_answers_twice_is_hung_up_on_before_answers_are_mixed_up(smtp, stage):
+def test_a_server_that_answers_twice_is_hung_up_on_before_answers_are_mixed_up(smtp, stage, pipelining):
     texts = {"banner": "220 hi", "ehlo": "250 hi", "mail": "250 ok", "rcpt": "550 5.1.1 no such user"}
     once = texts[stage].encode() + b"\r\n"
     smtp.script[stage] = {A: Raw(once * 2)} if stage == "rcpt" else Raw(once * 2)
     answers = attempt(smtp_to(smtp), A, B)
+    if stage == "rcpt" and pipelining:  # it shows at the end only, and by then no answer counts
+        assert outcomes(answers) == {A: "senseless-reply", B: "senseless-reply"}
+        return
     assert outcomes(answers)[B] == "connection-lost"
     assert outcomes(answers)[A] == ("unknown-address" if stage == "rcpt" else "connection-lost")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,9 @@ def test_a_member_who_is_no_administrator_is_refused(site: demo.Demo, administra
     )
     administrator._configure(sender=demo.SENDER)
     administrator._wait(lambda: bool(site.catcher.messages), "the mail")
-    visitor.get(site.catcher.messages[0].text.split()[3], timeout=20)
+    link = re.search(r"http://\S+", site.catcher.messages[0].text)
+    assert link
+    visitor.get(link[0], timeout=20)
     administrator._fill(visitor, "auth/login", email="bob@visitor.test", password=demo.PASSWORD)
     for path in ("mail_server", "mailqueue"):
         assert administrator._page(visitor, path).status_code == 403, path

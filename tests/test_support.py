@@ -454,8 +454,8 @@ def test_a_refused_port_refuses_and_a_free_port_is_free() -> None:
 
 
 # --- services -----------------------------------------------------------------------------------
-def test_every_kind_of_database_starts_empty_and_works(db_uri: str) -> None:
-    db = DAL(db_uri, migrate_enabled=True, folder=None)
+def test_every_kind_of_database_starts_empty_and_works(empty_uri: str, tmp_path: Path) -> None:
+    db = DAL(empty_uri, migrate_enabled=True, folder=str(tmp_path))
     try:
         db.define_table("thing", Field("name"), migrate=True)
         db.thing.insert(name="\u00e4\u20ac")

@@ -33,8 +33,8 @@ db.commit()
 
 
 @pytest.fixture
-def db(db_uri: str, tmp_path: Path) -> Iterator[DAL]:
-    db = open_dal(db_uri, tmp_path)
+def db(empty_uri: str, tmp_path: Path) -> Iterator[DAL]:
+    db = open_dal(empty_uri, tmp_path)
     yield db
     db._adapter.close("rollback")
 
@@ -56,19 +56,19 @@ def test_defining_twice_changes_nothing(db: DAL) -> None:
 
 
 def test_a_second_process_with_the_same_folder_finds_what_is_there(
-    db: DAL, db_uri: str, tmp_path: Path
+    db: DAL, empty_uri: str, tmp_path: Path
 ) -> None:
     message_id = put(db)
-    with another_dal(db_uri, tmp_path) as other:
+    with another_dal(empty_uri, tmp_path) as other:
         assert message(other, message_id)["status"] == words.QUEUED
 
 
 def test_another_host_with_a_folder_of_its_own_finds_what_is_there(
-    db: DAL, db_uri: str, tmp_path: Path
+    db: DAL, empty_uri: str, tmp_path: Path
 ) -> None:
     message_id = put(db)
     for _ in range(2):  # the second start finds table files
-        with another_dal(db_uri, tmp_path / "other host") as other:
+        with another_dal(empty_uri, tmp_path / "other host") as other:
             assert message(other, message_id)["status"] == words.QUEUED
             put(other)
     assert len(all_rows(db, "message")) == 3
@@ -76,7 +76,7 @@ def test_another_host_with_a_folder_of_its_own_finds_what_is_there(
 
 @pytest.mark.parametrize("folders", ["same", "own"])
 def test_six_processes_that_start_at_once_on_an_empty_database_all_come_up(
-    db_uri: str, tmp_path: Path, folders: str
+    empty_uri: str, tmp_path: Path, folders: str
 ) -> None:
     program = PROCESS.format(apps=str(Path(mailqueue.__file__).parent.parent))
     processes = []
@@ -85,7 +85,7 @@ def test_six_processes_that_start_at_once_on_an_empty_database_all_come_up(
         folder.mkdir(exist_ok=True)
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-c", program, db_uri, str(folder)],
+                [sys.executable, "-c", program, empty_uri, str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -97,20 +97,20 @@ def test_six_processes_that_start_at_once_on_an_empty_database_all_come_up(
     errors = [process.communicate("go\n", timeout=60)[1] for process in processes]
     assert errors == [""] * 6
     assert [process.returncode for process in processes] == [0] * 6
-    with another_dal(db_uri, tmp_path / "same" if folders == "same" else tmp_path / "own0") as db:
+    with another_dal(empty_uri, tmp_path / "same" if folders == "same" else tmp_path / "own0") as db:
         assert len(all_rows(db, "worker")) == 6
         assert index_names(db) == set(tables._INDEXES)
 
 
 @pytest.mark.parametrize("folder", ["same", "own"])
-def test_whoever_defines_keeps_the_others_waiting(db_uri: str, tmp_path: Path, folder: str) -> None:
+def test_whoever_defines_keeps_the_others_waiting(empty_uri: str, tmp_path: Path, folder: str) -> None:
     for name in ("same", "own"):
         (tmp_path / name).mkdir()
-    first = DAL(db_uri, folder=str(tmp_path / "same"))
+    first = DAL(empty_uri, folder=str(tmp_path / "same"))
     done = threading.Event()
 
     def define() -> None:
-        second = DAL(db_uri, folder=str(tmp_path / folder))
+        second = DAL(empty_uri, folder=str(tmp_path / folder))
         define_tables(second)
         done.set()
         second._adapter.close("rollback")
@@ -134,18 +134,18 @@ def test_no_column_refers_to_a_table(db: DAL) -> None:
 
 
 def test_without_tables_and_without_migration_it_says_what_to_do_each_time(
-    db_uri: str, tmp_path: Path
+    empty_uri: str, tmp_path: Path
 ) -> None:
-    db = DAL(db_uri, folder=str(tmp_path), migrate=False)
+    db = DAL(empty_uri, folder=str(tmp_path), migrate=False)
     for _ in range(2):
-        with pytest.raises(TablesMissing, match="migrate=True"):
+        with pytest.raises(TablesMissing, match=r"migrate=True .*web2py: migrate under \[db\]"):
             define_tables(db)
     db._adapter.close("rollback")
 
 
-def test_with_tables_and_without_migration_everything_works(db: DAL, db_uri: str, tmp_path: Path) -> None:
+def test_with_tables_and_without_migration_everything_works(db: DAL, empty_uri: str, tmp_path: Path) -> None:
     for number, options in enumerate(({"migrate": False}, {"migrate_enabled": False})):
-        other = open_dal(db_uri, tmp_path / f"elsewhere{number}", **options)
+        other = open_dal(empty_uri, tmp_path / f"elsewhere{number}", **options)
         put(other)
         assert len(claim(other)) == 1
         assert not list((tmp_path / f"elsewhere{number}").glob("*.table"))
@@ -164,8 +164,8 @@ def test_an_emoji_comes_back_from_every_column(db: DAL) -> None:
     assert all_rows(db, "attempt")[0]["reply"] == everywhere
 
 
-def test_an_emoji_comes_back_where_the_host_did_not_think_of_it(db_uri: str, tmp_path: Path) -> None:
-    db = open_dal(db_uri.partition("?")[0], tmp_path)  # on MySQL pydal then speaks "utf8"
+def test_an_emoji_comes_back_where_the_host_did_not_think_of_it(empty_uri: str, tmp_path: Path) -> None:
+    db = open_dal(empty_uri.partition("?")[0], tmp_path)  # on MySQL pydal then speaks "utf8"
     message_id = put(db, "😀@x.test", subject="😀")
     db._adapter.close("rollback")  # and the next connection too
     assert message(db, message_id)["subject"] == "😀"
@@ -221,15 +221,18 @@ def test_the_longest_address_of_all_fits(db: DAL) -> None:
     assert claim(db)[0].recipients[0].address == longest
 
 
-def after(db_uri: str, folder: Path) -> list[dict[str, Any]]:
-    with another_dal(db_uri, folder) as db:
+def after(empty_uri: str, folder: Path) -> list[dict[str, Any]]:
+    with another_dal(empty_uri, folder) as db:
         return all_rows(db, "message")
 
 
 def an_older_release(db: DAL) -> None:
-    """The tables as a release would have made them that did not know two of today's columns."""
+    """The tables as a release would have made them that did not know some of today's columns."""
     fields = [field for field in tables._message_fields() if field.name not in ("category", "purge_on")]
     db.define_table(tables.MESSAGE, *fields)
+    fields = [field for field in tables._recipient_fields() if field.name != "provider_id"]
+    db.define_table(tables.RECIPIENT, *fields)
+    db[tables.RECIPIENT].insert(status=words.SENT, address="old@x.test", reply="250 2.0.0 OK")
     db[tables.MESSAGE].insert(status=words.QUEUED, subject="from the old days", due=NOW)
     db.commit()
     db._adapter.close("rollback")
@@ -237,42 +240,46 @@ def an_older_release(db: DAL) -> None:
 
 @pytest.mark.parametrize("folder", ["same", "fresh"])
 def test_a_column_that_came_later_is_added_by_itself_and_nothing_is_lost(
-    db_uri: str, tmp_path: Path, folder: str
+    empty_uri: str, tmp_path: Path, folder: str
 ) -> None:
     (tmp_path / "same").mkdir()
-    an_older_release(DAL(db_uri, folder=str(tmp_path / "same")))
+    an_older_release(DAL(empty_uri, folder=str(tmp_path / "same")))
     for _ in range(2):
-        with another_dal(db_uri, tmp_path / folder) as db:
+        with another_dal(empty_uri, tmp_path / folder) as db:
             old = all_rows(db, "message")[0]
             assert (old["subject"], old["category"]) == ("from the old days", None)
+            person = all_rows(db, "recipient")[0]
+            assert (person["reply"], person["provider_id"]) == ("250 2.0.0 OK", None)
             put(db)
             assert index_names(db) == set(tables._INDEXES)
-    assert [row["category"] for row in after(db_uri, tmp_path / folder)] == [None, "test", "test"]
+    assert [row["category"] for row in after(empty_uri, tmp_path / folder)] == [None, "test", "test"]
 
 
-def test_a_host_that_upgrades_second_finds_the_columns_added(db_uri: str, tmp_path: Path) -> None:
+def test_a_host_that_upgrades_second_finds_the_columns_added(empty_uri: str, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-    an_older_release(DAL(db_uri, folder=str(tmp_path / "first")))
+    an_older_release(DAL(empty_uri, folder=str(tmp_path / "first")))
     for table_file in (tmp_path / "first").glob("*.table"):
         shutil.copy(table_file, tmp_path / "second")
     for name in ("first", "second"):
-        with another_dal(db_uri, tmp_path / name) as db:
+        with another_dal(empty_uri, tmp_path / name) as db:
             put(db)
-    assert [row["category"] for row in after(db_uri, tmp_path / "first")] == [None, "test", "test"]
+    assert [row["category"] for row in after(empty_uri, tmp_path / "first")] == [None, "test", "test"]
 
 
-def test_a_dal_that_defines_lazily_has_them_at_once(db_uri: str, tmp_path: Path) -> None:
+def test_a_dal_that_defines_lazily_has_them_at_once(empty_uri: str, tmp_path: Path) -> None:
     for number in range(2):
-        db = open_dal(db_uri, tmp_path / f"host{number}", lazy_tables=True)
+        db = open_dal(empty_uri, tmp_path / f"host{number}", lazy_tables=True)
         assert index_names(db) == set(tables._INDEXES)
         put(db)
         assert len(claim(db)) == 1
         db._adapter.close("rollback")
 
 
-def test_fields_that_a_host_adds_to_all_of_its_tables_stay_out_of_ours(db_uri: str, tmp_path: Path) -> None:
-    db = DAL(db_uri, folder=str(tmp_path))
+def test_fields_that_a_host_adds_to_all_of_its_tables_stay_out_of_ours(
+    empty_uri: str, tmp_path: Path
+) -> None:
+    db = DAL(empty_uri, folder=str(tmp_path))
     db.define_table("auth_user")
     db._common_fields.append(Field("created_by", "reference auth_user"))
     define_tables(db)
@@ -283,10 +290,10 @@ def test_fields_that_a_host_adds_to_all_of_its_tables_stay_out_of_ours(db_uri: s
 
 
 def test_a_definition_that_fails_for_another_reason_says_so(
-    db_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(tables._FIELDS, tables.WORKER, lambda: [Field("odd", "no such type")])
-    db = DAL(db_uri, folder=str(tmp_path))
+    db = DAL(empty_uri, folder=str(tmp_path))
     with pytest.raises(SyntaxError, match="no such type"):
         define_tables(db)
     monkeypatch.undo()

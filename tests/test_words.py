@@ -77,4 +77,4 @@ def test_what_is_pending_can_come_to_every_end_and_be_tried_again() -> None:
 def test_every_word_fits_its_column() -> None:
     assert all(len(word) <= 16 for word in (*words.MESSAGE_STATUSES, *words.FAILURE_KINDS, *words.STAGES))
     assert len(set(words.STAGES)) == len(words.STAGES) and set(words.STAGES) > words.TRANSPORT_STAGES
-    assert list(words.PRIORITIES) == sorted([words.URGENT, words.NORMAL, words.BULK])
+    assert list(words.PRIORITIES) == sorted([words.INSTANT, words.URGENT, words.NORMAL, words.BULK])

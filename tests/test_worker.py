@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, RetryPolicy, leases, outbox, worker
+from mailqueue import QueuedMailer, RetryPolicy, leases, outbox, supply, words, worker
+from mailqueue.classify import EXITS
 from mailqueue.database import own_transaction
 from mailqueue.journal import Journal
-from mailqueue.transports.base import Answer, Transport
+from mailqueue.transports.base import Answer, Series, Transport
 from support.certificates import Certificates
 from support.mail import START, Clock, make_mail, open_causes, rows, statuses, to_server
-from support.smtp_faults import Close, Fault, Hang, Reply, nth
+from support.smtp_faults import Close, Fault, Hang, Late, Reply, nth
 from support.smtp_server import ScriptedServer, refused_port
 
 DAY = 86400.0
@@ -41,6 +44,75 @@ def test_what_is_due_is_sent_over_one_connection(mail: QueuedMailer, smtp: Scrip
     assert [m.rcpt_tos for m in smtp.messages] == [(f"user{number}@x.test",) for number in range(5)]
     assert smtp.connections == 1
     assert statuses(mail) == ["sent"] * 5
+
+
+@pytest.mark.parametrize(("slow_from", "alone"), [(1e9, True), (0.0, False)])
+def test_only_where_the_server_is_what_is_waited_for_there_are_further_connections(
+    mail: QueuedMailer,
+    smtp: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    slow_from: float,
+    alone: bool,
+) -> None:
+    monkeypatch.setattr(supply, "SLOW", slow_from)
+    for wait in ("FIRST_SECONDS", "GROUP_SECONDS"):  # not even a busy machine is to look like a slow server
+        monkeypatch.setattr(worker, wait, 30.0)
+    for number in range(100):
+        mail.send(f"user{number}@x.test")
+    assert mail.process_queue()["sent"] == 100
+    assert (smtp.connections == 1) == alone
+
+
+def test_a_server_that_lets_the_first_message_wait_gets_the_others_over_further_connections(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    first = threading.Event()
+
+    def wait(session: object, line: str) -> None:
+        if not first.is_set():
+            first.set()
+            enough.wait(30)
+
+    enough = threading.Event()
+    smtp.script["dot"] = wait
+    smtp.script["ehlo"] = lambda session, line: enough.set() if smtp.connections > 1 else None
+    for number in range(100):
+        mail.send(f"user{number}@x.test")
+    assert mail.process_queue()["sent"] == 100
+    assert smtp.connections > 1
+
+
+def test_a_server_that_becomes_slow_midway_gets_the_rest_over_further_connections(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    smtp.script["dot"] = lambda session, line: Late(0.05) if len(smtp.messages) >= 150 else None
+    for number in range(200):
+        mail.send(f"user{number}@x.test")
+    assert mail.process_queue()["sent"] == 200
+    assert smtp.connections > 1
+
+
+def test_a_drain_that_may_have_no_connection_any_more_gives_back_what_it_claimed(
+    tmp_path: Path, smtp: ScriptedServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mail = make_mail(tmp_path, clock=clock, limits={"transport": "1 connections"})
+    to_server(mail, smtp)
+    late = clock.now - leases.LEASE - 1
+    other = leases.register(mail.db, token="o", host_name="o", pid=1, journal="/nowhere", now=late)
+    mail.send("ann@x.test")
+    claim = outbox.claim
+
+    def claim_beside(*given: Any, **named: Any) -> Any:
+        leases.beat(mail.db, other, clock.now)  # it was only late, and is the older one
+        mail.db.commit()
+        return claim(*given, **named)
+
+    monkeypatch.setattr(outbox, "claim", claim_beside)
+    assert mail.process_queue()["queued"] == 1
+    assert (statuses(mail), smtp.messages) == (["queued"], [])
+    monkeypatch.undo()
+    leases.retire(mail.db, other)
+    assert mail.process_queue()["sent"] == 1
 
 
 def test_every_recipient_has_its_own_truth(mail: QueuedMailer, smtp: ScriptedServer) -> None:
@@ -111,7 +183,7 @@ def test_time_spent_waiting_for_a_repair_does_not_make_a_message_old(
     ("settings", "cause"),
     [
         ({"server": None}, "no-server"),
-        ({"server": "aws"}, "unknown-server"),
+        ({"server": "gae"}, "unknown-server"),
         ({"server": "a b:25"}, "bad-server-address"),
         ({"sender": None}, "no-sender"),
         ({"sender": "you@example.com"}, "example-sender"),
@@ -366,8 +438,11 @@ class Strange(Transport):
         return [Answer(r, None) for r in recipients] if self.answers is None else self.answers
 
 
-@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyError("x"), MemoryError(), AssertionError()])
-def test_whatever_a_transport_raises_only_its_message_waits(mail: QueuedMailer, error: Exception) -> None:
+ORDINARY = [RuntimeError("boom"), KeyError("x"), MemoryError(), AssertionError()]
+
+
+@pytest.mark.parametrize("error", [*ORDINARY, *(end() for end in EXITS)], ids=repr)
+def test_whatever_a_transport_raises_only_its_message_waits(mail: QueuedMailer, error: BaseException) -> None:
     mail.site.make_transport = lambda: Strange(error)
     for address in ("bad@x.test", "ann@x.test", "bob@x.test"):
         mail.send(address)
@@ -386,18 +461,102 @@ def test_a_transport_that_forgets_a_recipient_does_not_stop_the_queue(mail: Queu
     assert mail.process_queue()["deferred"] == 1
 
 
-def test_an_exit_is_not_swallowed_and_leaves_the_message_to_be_recovered(
-    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+class Exiting(Strange):
+    """A transport whose library calls sys.exit() in one of its steps."""
+
+    def __init__(self, step: str):
+        super().__init__(None)
+        self.step = step
+
+    def open(self) -> None:
+        self._take("open")
+        if threading.current_thread().name == "mailqueue connection":
+            self._take("open again")
+
+    def deliver(self, sender: str, recipients: Any, mime: bytes, **_: Any) -> list[Answer]:
+        if self.step == "go_on" and self.following:
+            self.following.next()
+        return [Answer(recipient, None) for recipient in recipients]
+
+    def go_on(self, series: Series) -> list[Answer]:
+        self.stage = words.DATA
+        series.begin(None)
+        self._take("go_on")
+        raise AssertionError
+
+    def close(self) -> None:
+        self._take("close")
+
+    def _take(self, step: str) -> None:
+        if step == self.step:
+            sys.exit("no licence")
+
+
+def test_an_exit_of_a_transport_that_opens_pauses_it_and_is_told(mail: QueuedMailer, clock: Clock) -> None:
+    mail.site.make_transport = lambda: Exiting("open")
+    mail.send("ann@x.test")
+    assert mail.process_queue()["sent"] == 0
+    assert open_causes(mail) == ["unknown-exception"]
+    assert rows(mail, "message")[0]["attempts"] == 0
+    mail.site.make_transport = lambda: Strange(None)
+    clock.advance(400)
+    assert mail.process_queue()["sent"] == 1
+    assert open_causes(mail) == []
+
+
+def test_an_exit_of_a_connection_that_opens_costs_its_message_no_attempt(
+    mail: QueuedMailer, clock: Clock
 ) -> None:
-    mail.send("bad@x.test")
+    mail.site.make_transport = lambda: Exiting("open again")
+    mail.send("ann@x.test")
+    assert mail.process_queue()["sent"] == 0
+    assert (rows(mail, "message")[0]["attempts"], rows(mail, "worker")) == (0, [])
+    mail.site.make_transport = lambda: Strange(None)
+    clock.advance(400)
+    assert mail.process_queue()["sent"] == 1
+
+
+def test_an_exit_in_a_series_is_the_answer_to_its_message(mail: QueuedMailer, clock: Clock) -> None:
+    mail.site.connections = 1
+    mail.site.make_transport = lambda: Exiting("go_on")
+    for number in range(4):
+        mail.send(f"user{number}@x.test")
+    counts = mail.process_queue()
+    deferred = counts["deferred"]  # one at least: how many are behind another one, the threads decide
+    assert deferred and counts["sent"] == 4 - deferred
+    assert open_causes(mail) == ["unknown-exception"]
+    mail.site.make_transport = lambda: Strange(None)
+    clock.advance(400)
+    assert mail.process_queue()["sent"] == deferred
+
+
+def test_an_exit_of_a_transport_that_closes_is_only_logged(
+    mail: QueuedMailer, caplog: pytest.LogCaptureFixture
+) -> None:
+    mail.site.make_transport = lambda: Exiting("close")
+    for address in ("ann@x.test", "bob@x.test"):
+        mail.send(address)
+        assert mail.process_queue()["sent"] == 1
+    assert "SystemExit: no licence" in caplog.text
+
+
+def test_an_interrupt_ends_the_drain_and_what_was_answered_is_not_sent_again(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    class Interrupted(Strange):
+        def deliver(self, *arguments: Any, **keywords: Any) -> list[Answer]:
+            _thread.interrupt_main()
+            return super().deliver(*arguments, **keywords)
+
+    mail.send("ann@x.test")
     working = mail.site.make_transport
-    mail.site.make_transport = lambda: Strange(KeyboardInterrupt())
+    mail.site.make_transport = lambda: Interrupted(None)
     with pytest.raises(KeyboardInterrupt):
         mail.process_queue()
     assert statuses(mail) == ["sending"]
     mail.site.make_transport = working
-    assert mail.process_queue()["sent"] == 1
-    assert rows(mail, "message")[0]["attempts"] == 1
+    mail.process_queue()
+    assert (statuses(mail), smtp.messages) == (["sent"], [])
     assert rows(mail, "worker") == []
     assert list(Path(mail.site.journals).iterdir()) == []
 
@@ -511,8 +670,9 @@ def test_a_worker_that_lost_its_lease_sends_no_more(
 
 
 def test_a_long_queue_goes_out_over_several_connections_each_message_once(
-    mail: QueuedMailer, smtp: ScriptedServer
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(supply, "SLOW", 0.0)
     addresses = [f"user{number}@x.test" for number in range(120)]
     for address in addresses:
         mail.send(address)

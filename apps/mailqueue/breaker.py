@@ -12,7 +12,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from .database import MYSQL, engine, savepoint
+from .database import MYSQL, engine
+from .sql import change
 from .tables import TRANSPORT
 
 FLOWING = "flowing"  # send as much as there is
@@ -23,6 +24,7 @@ CONNECTED_SECONDS = 60.0  # that a transport connects is noted so often at most
 # Seconds between probes: the first, and the longest.
 FIRST_PROBE = 30.0
 LONGEST_PROBE = 300.0
+LONGEST_PAUSE = 3600.0  # where the server itself asks for a longer one
 
 
 def state(db: Any, name: str) -> Any:
@@ -30,19 +32,20 @@ def state(db: Any, name: str) -> Any:
     table = db[TRANSPORT]
     row = db(table.name == name).select().first()
     if row is None:
-        try:
-            with savepoint(db):
-                table.insert(name=name, salt=secrets.token_hex(16), failures=0)
-        except Exception:
-            if _made_just_now(db, name) is None:
-                raise  # it was not another worker's row that stood in the way
-        row = _made_just_now(db, name)
+        _make(db, name)
+        # MySQL shows the caller's transaction an older state than there is, unless it is to lock it.
+        row = db(table.name == name).select(for_update=engine(db) == MYSQL).first()
     return row
 
 
-def _made_just_now(db: Any, name: str) -> Any:
-    # MySQL shows the caller's transaction an older state than there is, unless it is to lock it.
-    return db(db[TRANSPORT].name == name).select(for_update=engine(db) == MYSQL).first()
+def _make(db: Any, name: str) -> None:
+    """Insert the row unless another worker has just done so.
+
+    In one statement: after an insert that failed, two that go on to lock the row are a deadlock on MySQL.
+    """
+    known = "ON DUPLICATE KEY UPDATE name = VALUES(name)" if engine(db) == MYSQL else "ON CONFLICT DO NOTHING"
+    insert = f"INSERT INTO {TRANSPORT} (name, salt, failures) VALUES (%s, %s, 0)"
+    change(db, f"{insert} {known}", name, secrets.token_hex(16))
 
 
 def admit(db: Any, name: str, settings: Sequence[object], now: float) -> str:
@@ -66,7 +69,7 @@ def _admit_paused(db: Any, row: Any, settings: Sequence[object], now: float) -> 
     print_now = fingerprint(settings, row.salt)
     changed = print_now != row.fingerprint
     # A probe that is further away than any can be was set by a clock that was wrong.
-    if not changed and now < row.next_probe <= now + LONGEST_PROBE:
+    if not changed and now < row.next_probe <= now + LONGEST_PAUSE:
         return PAUSED
     failures = 0 if changed else row.failures
     booked = db((table.id == row.id) & (table.next_probe == row.next_probe)).update(
@@ -108,8 +111,26 @@ def next_probe(db: Any, after: float) -> float | None:
     return earliest
 
 
-def pause(db: Any, name: str, settings: Sequence[object], *, stage: str, reason: str, now: float) -> int:
+def probe_now(db: Any, name: str, now: float) -> None:
+    """Have the next probe of a transport made at once, if it is paused. In the caller's transaction."""
+    table = db[TRANSPORT]
+    db((table.name == name) & (table.paused_on != None)).update(next_probe=now)  # noqa: E711
+
+
+def pause(
+    db: Any,
+    name: str,
+    settings: Sequence[object],
+    *,
+    stage: str,
+    reason: str,
+    now: float,
+    rest: float = 0.0,
+) -> int:
     """Stop using a transport until a probe is due. In the caller's transaction.
+
+    Args:
+        rest: seconds for which the server wants to be left alone; LONGEST_PAUSE at most.
 
     Returns:
         How often in a row it has failed now.
@@ -119,7 +140,7 @@ def pause(db: Any, name: str, settings: Sequence[object], *, stage: str, reason:
     row.update_record(
         fingerprint=fingerprint(settings, row.salt),
         paused_on=row.paused_on if row.paused_on is not None else now,
-        next_probe=now + probe_delay(failures),
+        next_probe=now + max(probe_delay(failures), min(rest, LONGEST_PAUSE)),
         failures=failures,
         stage=stage[: db[TRANSPORT].stage.length],  # other people's may be long
         reason=reason,
@@ -127,12 +148,26 @@ def pause(db: Any, name: str, settings: Sequence[object], *, stage: str, reason:
     return failures
 
 
-def proved(db: Any, name: str, now: float) -> None:
-    """A transport worked: it has connected, and any pause is over. In the caller's transaction."""
+def proved(db: Any, name: str, now: float) -> bool:
+    """A transport worked: it has connected, and any pause is over. In the caller's transaction.
+
+    Returns:
+        Whether there was one.
+    """
     row = state(db, name)
-    if row.paused_on is None and row.connected_on and 0 <= now - row.connected_on < CONNECTED_SECONDS:
-        return
+    was_paused = row.paused_on is not None
+    if not was_paused and row.connected_on and 0 <= now - row.connected_on < CONNECTED_SECONDS:
+        return False
     row.update_record(connected_on=now, paused_on=None, next_probe=None, failures=0, stage=None, reason=None)
+    return was_paused
+
+
+def is_paused(db: Any, name: str, settings: Sequence[object], now: float) -> bool:
+    """Whether a transport is not to be used at the moment. Changes nothing, books no probe."""
+    row = db(db[TRANSPORT].name == name).select().first()
+    if row is None or row.paused_on is None or not now < row.next_probe <= now + LONGEST_PAUSE:
+        return False
+    return bool(fingerprint(settings, row.salt) == row.fingerprint)
 
 
 def fingerprint(settings: Sequence[object], salt: str) -> str:

@@ -17,6 +17,7 @@ import re
 import smtplib
 import socket
 import ssl
+import threading
 import unicodedata
 from asyncio import CancelledError
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Final
 
-from .errors import MailQueueError
+from .errors import MailQueueError, MissingExtra
+from .masking import without_keys
 from .words import (
     AUTH,
     BANNER,
@@ -50,6 +52,11 @@ LONGEST_TEXT: Final = 500  # characters of a failure's text that are kept
 _LONGEST_READ: Final = 2000  # characters of a reply that are looked at, so that no reply costs much time
 
 
+# For how long most servers that greylist turn away whom they do not know, Postgrey's default: whoever comes
+# earlier has come in vain.
+GREYLISTED_FOR: Final = 300.0  # seconds
+
+
 # --- what a failure means ------------------------------------------------------------------
 @dataclass(frozen=True)
 class Rule:
@@ -62,6 +69,7 @@ class Rule:
     persistent: bool = False  # is the site's fault after all if it does not go away
     unproven: bool = False  # is the site's fault while the transport has never once connected
     slow_down: bool = False  # the server asks for fewer messages
+    least_delay: float = 0.0  # seconds until the next try, at least
 
 
 RULES: Final[dict[str, Rule]] = {
@@ -71,9 +79,19 @@ RULES: Final[dict[str, Rule]] = {
     "example-sender": Rule(CONFIGURATION),
     "unknown-server": Rule(CONFIGURATION),
     "bad-server-address": Rule(CONFIGURATION),
+    "bad-transport": Rule(CONFIGURATION),
+    "missing-extra": Rule(CONFIGURATION),
     "bad-login": Rule(CONFIGURATION),
     "bad-sender": Rule(CONFIGURATION),
     "bad-ca-file": Rule(CONFIGURATION),
+    "bad-client-certificate": Rule(CONFIGURATION),
+    # the site's keys
+    "dkim-key": Rule(CONFIGURATION),
+    "dkim-extra": Rule(CONFIGURATION),
+    "cipher-settings": Rule(CONFIGURATION),
+    "cipher-extra": Rule(CONFIGURATION),
+    "smime-key": Rule(CONFIGURATION),
+    "pgp-key": Rule(CONFIGURATION),
     # the worker's own disk
     "journal-not-writable": Rule(CONFIGURATION),
     # the way to the server
@@ -103,6 +121,7 @@ RULES: Final[dict[str, Rule]] = {
     "relay-denied": Rule(CONFIGURATION),
     "relay-denied-for-now": Rule(TRANSIENT, persistent=True),
     "sender-rejected": Rule(CONFIGURATION),
+    "sending-paused": Rule(CONFIGURATION),
     "sender-not-ascii": Rule(CONFIGURATION),
     "sender-not-authenticated": Rule(CONFIGURATION),
     "sending-limit": Rule(TRANSIENT, slow_down=True),
@@ -118,11 +137,14 @@ RULES: Final[dict[str, Rule]] = {
     # the message
     "too-big": Rule(MESSAGE),
     "content-refused": Rule(MESSAGE),
+    "attachment-refused": Rule(MESSAGE),
     "message-refused": Rule(MESSAGE),
     "message-not-encodable": Rule(MESSAGE),
     "message-not-built": Rule(MESSAGE),
+    "not-supported": Rule(MESSAGE),
     # anything else
     "service-closing": Rule(TRANSIENT),
+    "greylisted": Rule(TRANSIENT, least_delay=GREYLISTED_FOR),
     "server-deferred": Rule(TRANSIENT),
     "deferred-after-dot": Rule(TRANSIENT, slow_down=True),
     "bad-sequence": Rule(TRANSIENT, bounded=True),
@@ -134,6 +156,8 @@ RULES: Final[dict[str, Rule]] = {
     "senseless-reply-to-dot": Rule(IN_DOUBT, bounded=True),
     "unknown-exception-after-dot": Rule(IN_DOUBT, bounded=True),
     "worker-died": Rule(IN_DOUBT, bounded=True),
+    "already-given": Rule(IN_DOUBT, bounded=True),
+    "nothing-said": Rule(IN_DOUBT, bounded=True),
     # nobody is there to send
     "no-worker": Rule(CONFIGURATION),
 }
@@ -199,6 +223,11 @@ class Failure:
     def slow_down(self) -> bool:
         """The server wants fewer messages in the same time."""
         return self._meaning.slow_down
+
+    @property
+    def least_delay(self) -> float:
+        """Seconds until the next try, at least: before that it would be in vain."""
+        return self._meaning.least_delay
 
     @property
     def _meaning(self) -> Rule:
@@ -286,10 +315,21 @@ _SENDER_REJECTED = _any_of(
 _HELO_REJECTED = _any_of(r"\b(helo|ehlo) command rejected", r"\binvalid (helo|ehlo)\b")
 _SENDING_LIMIT = _any_of(
     r"\bsending (limit|quota)",
-    r"\b(daily|hourly)\b.{0,30}\b(limit|quota)",
+    r"\b(daily|hourly|monthly)\b.{0,30}\b(limit|quota)",
     r"\brate limit",
     r"too many messages",
+    r"\b(messaging|message) (limit|quota)",
+    r"\b(maximum )?credits? (exceeded|exhausted|used up)",
+    r"\b(exceeded|out of) (your )?credits?\b",
 )
+# Of a sender before any recipient is named: whose quota else could it be.
+_QUOTA = _any_of(r"\bquota\b")
+_ATTACHMENT = _any_of(
+    r"\battach(ment|ed file)s?\b",
+    r"\b(file ?type|file ?name|file extension|executable)s?\b[^.\n]{0,40}"
+    r"\b(not (allowed|permitted|accepted)|blocked|prohibited|forbidden|refused|rejected)",
+)
+_MALWARE = _any_of(r"\b(virus|malware|trojan|phish)", r"\binfected")
 _TOO_MANY_RECIPIENTS = _any_of(r"too many (recipients|rcpts?)\b")
 _TOO_BIG = _any_of(
     r"message (is |was )?too (big|large)",
@@ -316,6 +356,10 @@ _POLICY = _any_of(
     r"rejected due to",
     r"access denied",
     r"\bsender\b",
+)
+_GREYLISTED = _any_of(
+    r"\bgr[ae]y[ -]?list",
+    r"^\W*4\.7\.1 try again later\W*$",  # Rspamd
 )
 _UNKNOWN_ADDRESS = _any_of(
     r"\bunknown (local )?(user|recipient|address|mailbox|account)",
@@ -373,6 +417,7 @@ REPLY_ROWS: Final = (
     ReplyRow("tls-required", family="5", enhanced=r"5\.7\.1[01]"),
     ReplyRow("password-transition", frozenset({AUTH}), code="432"),
     ReplyRow("password-transition", frozenset({AUTH}), enhanced=r"4\.7\.12"),
+    ReplyRow("sending-limit", frozenset({AUTH}), words=_SENDING_LIMIT),
     ReplyRow("auth-rejected", frozenset({AUTH}), "5"),
     ReplyRow("auth-required", family="5", code="530"),
     ReplyRow("auth-required", _SENDER_STAGES, "5", "53[45]"),  # RFC 4954 section 6: of a login only
@@ -386,6 +431,8 @@ REPLY_ROWS: Final = (
     ReplyRow("ehlo-rejected", frozenset({MAIL, RCPT}), "5", words=_HELO_REJECTED),
     ReplyRow("sending-limit", _SENDER_STAGES, enhanced=r"[45]\.4\.5"),
     ReplyRow("sending-limit", _SENDER_STAGES, enhanced=r"([45]\.[07]\..*)?", words=_SENDING_LIMIT),
+    ReplyRow("sending-limit", _SENDER_STAGES, code="452", enhanced=r"4\.5\.4"),  # so some providers say
+    ReplyRow("sending-limit", frozenset({MAIL}), "4", words=_QUOTA),
     ReplyRow("sender-rejected", _SENDER_STAGES, "5", enhanced=r"5\.1\.[78]|5\.7\.60"),
     ReplyRow("sender-rejected", _SENDER_STAGES, "5", words=_SENDER_REJECTED),
     ReplyRow("mailbox-full", frozenset({RCPT, DATA, DOT}), enhanced=r"[45]\.2\.2"),
@@ -416,8 +463,13 @@ REPLY_ROWS: Final = (
     # DATA and the dot: one answer for all recipients, so it never condemns an address
     ReplyRow("too-big", _TEXT_STAGES, "5", enhanced=r"5\.2\.3"),
     ReplyRow("too-big", _TEXT_STAGES, "5", "552", _NO_ENHANCED),
+    ReplyRow("content-refused", _TEXT_STAGES, "5", words=_MALWARE),
+    ReplyRow("attachment-refused", _TEXT_STAGES, "5", words=_ATTACHMENT),
     ReplyRow("content-refused", _TEXT_STAGES, "5", enhanced=r"5\.[67]\..*"),
     ReplyRow("message-refused", _TEXT_STAGES, "5"),
+    ReplyRow("greylisted", _SENDER_STAGES, "4", words=_GREYLISTED),
+    # Exchange Online, of a network that it does not know yet: "Server busy", "Access denied, try again later"
+    ReplyRow("greylisted", _SENDER_STAGES, "4", enhanced=r"4\.7\.[56]\d\d"),
     ReplyRow("deferred-after-dot", frozenset({DOT}), "4"),
     ReplyRow("server-deferred", family="4"),
     ReplyRow("unexpected-reply"),
@@ -441,8 +493,11 @@ _ANOTHER_SERVER = re.compile(r"\b(?:said|was):", re.IGNORECASE)
 _ENHANCED = re.compile(r"(?:^|#)[ \t]*([45]\.\d{1,3}\.\d{1,3})(?!\.?\d)", re.MULTILINE)
 
 
-def _own_words(text: str) -> str:
+def own_words(text: str) -> str:
     """The reply without the parts that others can write into it.
+
+    Args:
+        text: of a reply.
 
     A server repeats the address it was given, and quotes the server it asked about it. Whoever
     registers as "relay denied"@example.com must not be able to pause the site's transport.
@@ -454,7 +509,7 @@ def _own_words(text: str) -> str:
 
 
 def _read_reply(code: int, text: str) -> _Reply:
-    words = _own_words(text[:_LONGEST_READ])
+    words = own_words(text[:_LONGEST_READ])
     if not 400 <= code <= 599:
         return _Reply("?", code, "", words)
     found = _ENHANCED.search(words)
@@ -508,6 +563,7 @@ _WAY: Final = frozenset({CONFIG, CONNECT})
 EXCEPTION_ROWS: Final = (
     ExceptionRow("no-reply-to-dot", (OSError, EOFError), frozenset({DOT})),
     ExceptionRow("unknown-exception-after-dot", (BaseException,), frozenset({DOT})),
+    ExceptionRow("missing-extra", (MissingExtra,)),
     ExceptionRow("starttls-not-offered", (NotOffered,), when=lambda error: error.extension == "STARTTLS"),
     ExceptionRow("auth-not-offered", (NotOffered,), when=lambda error: error.extension == "AUTH"),
     ExceptionRow("smtputf8-not-offered", (NotOffered,), when=lambda error: error.extension == "SMTPUTF8"),
@@ -552,6 +608,15 @@ EXCEPTION_ROWS: Final = (
 EXITS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError)
 
 
+def is_exit(error: BaseException) -> bool:
+    """Whether the work is to end, and nobody may stop that.
+
+    Signals are handled in the main thread only: in any other, one of EXITS is the doing of what was called,
+    such as a library's sys.exit(), and an error like any other.
+    """
+    return isinstance(error, EXITS) and threading.current_thread() is threading.main_thread()
+
+
 def classify_exception(stage: str, error: BaseException) -> Failure:
     """What an exception means that ended an attempt.
 
@@ -565,16 +630,16 @@ def classify_exception(stage: str, error: BaseException) -> Failure:
         reply is what the reply is.
 
     Raises:
-        BaseException: `error` itself, if it is one of EXITS.
+        BaseException: `error` itself, if it is an exit; see is_exit().
     """
-    if isinstance(error, EXITS):
+    if is_exit(error):
         raise error
     if not isinstance(stage, str):
         stage = DOT  # a transport that says so cannot be trusted to have sent nothing
     try:
         return _classified(stage, error)
     except BaseException as another:  # an exception whose own text or attributes fail
-        if isinstance(another, EXITS):
+        if is_exit(another):
             raise
         rule = "unknown-exception-after-dot" if stage == DOT else "unknown-exception"
         return _failure(rule, stage, type(error).__name__)
@@ -617,7 +682,7 @@ def _failure(
     rule: str, stage: str, text: str, code: int | None = None, enhanced: str | None = None
 ) -> Failure:
     kind = RULES[rule].kind
-    shown = _one_line(_without_login(text) if stage == AUTH else text)
+    shown = without_keys(_one_line(_without_login(text) if stage == AUTH else text))
     return Failure(kind, stage, rule, shown, code, enhanced, surely_not_sent=kind != IN_DOUBT)
 
 

@@ -14,19 +14,18 @@ import binascii
 import mimetypes
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from email.encoders import encode_base64
 from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
 from email.mime.base import MIMEBase
-from email.utils import format_datetime
+from functools import lru_cache
 from secrets import token_hex
 from typing import Any, Final
 from urllib.parse import quote
-from uuid import uuid4
 
 from email_validator import EmailNotValidError, validate_email
 
@@ -39,23 +38,33 @@ _MAILBOX: Final = re.compile(rf'(?P<name>(?:{_QUOTED}|[^"<>,;@])*)<(?P<spec>(?:{
 # Names that email-validator refuses because no address there can be reached from everywhere.
 _SPECIAL_USE: Final = frozenset({"arpa", "invalid", "local", "localhost", "onion", "test"})
 _LONGEST_SPEC: Final = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
+# What most addresses look like, so that few need a closer look.
+_COMMON_SPEC: Final = re.compile(
+    r"(?=[^@]{1,64}@)[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*"
+    r"@(?:(?=[^.]{1,63}\.)[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)+[A-Za-z]{2,24}"
+)
 _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 
 _FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 section 3.6.8, ftext
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?A-~]{1,400}@[!-;=?A-~]{1,400}>")
 _URL: Final = re.compile(r"(?:mailto:|https?://)[!-;=?-~]{1,900}", re.IGNORECASE)
 _CONTENT_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?: *;[ -~]*)?")
-# Without ";" too, at which some readers part the parameters even inside of quotes.
-_PLAIN_FILENAME: Final = re.compile(r'[^"\\%;\x80-\U0010ffff]{1,60}')
+# Without ";" too, at which some readers part the parameters even inside of quotes, and without "<": to
+# Python's own reader <…> are quotes as well.
+_PLAIN_FILENAME: Final = re.compile(r'[^"\\%;<\x80-\U0010ffff]{1,60}')
 _BROKEN_FOLD: Final = re.compile("\r(?!\n)|\n(?![ \t])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 _LINE: Final = 76  # characters in a line of the header that holds an encoded word, RFC 2047 section 2
-_LONGEST_WORD: Final = 900  # keeps every line below the 998 bytes of RFC 5322 section 2.1.1
+_LONGEST_WORD: Final = 900  # keeps every line of the header below _LONGEST_LINE
 _LONGEST_PIECE: Final = 60  # characters of a file name in one numbered piece, RFC 2231 section 3
 _WORD_BYTES: Final = 39  # UTF-8 bytes in an encoded word, so that one fits behind "Reply-To: "
-_NOT_7BIT: Final = re.compile(rb"[^\t\n -~]|^[^\n]{999}", re.MULTILINE)
+_LONGEST_LINE: Final = 998  # bytes, RFC 5322 section 2.1.1
+_7BIT: Final = bytes([9, 10, *range(32, 127)])
 _NOT_WIRE: Final = re.compile(rb"[\x00\x80-\xff]|\r(?!\n)|(?<!\r)\n|^[^\n]{1000}", re.MULTILINE)
 _QP_AS_IS: Final = bytes(byte for byte in range(9, 127) if byte != ord("="))
+
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _ARGUMENT_OF: Final = {
     "from": "sender= or from_address=",
@@ -191,6 +200,8 @@ def parse_address(text: object) -> Address:
 
 def is_bare_address(text: str) -> bool:
     """Whether this is one address without a name, as it stands between the angle brackets of RCPT TO."""
+    if len(text) <= _LONGEST_SPEC and _COMMON_SPEC.fullmatch(text):
+        return True
     try:
         _validated_spec(_header_text(text, "address", error=BadAddress), text)
     except BadAddress:
@@ -241,19 +252,23 @@ def compose(
     """
     envelope_from = parse_address(sender) if sender else None
     shown_from = parse_address(from_address) if from_address else envelope_from
-    people = {"to": _addresses(to), "cc": _addresses(cc or ()), "bcc": _addresses(bcc or ())}
+    people = {
+        "to": _addresses(to),
+        "cc": _addresses(cc) if cc else [],
+        "bcc": _addresses(bcc) if bcc else [],
+    }
     fields: dict[str, str | list[Address]] = {
         "From": [shown_from] if shown_from else [],
         "To": people["to"],
         "Cc": people["cc"],
-        "Reply-To": _addresses(reply_to or ()),
+        "Reply-To": _addresses(reply_to) if reply_to else [],
         "Subject": _header_text(subject, "subject"),
-        "Date": format_datetime(datetime.fromtimestamp(now, timezone.utc)),
-        "Message-ID": message_id or f"<{uuid4()}@{domain}>",
+        "Date": _date(now),
+        "Message-ID": message_id or f"<{token_hex(16)}@{domain}>",
         "Auto-Submitted": "auto-generated",  # RFC 3834: no vacation note comes back
         "List-Unsubscribe": _unsubscribe_target(list_unsubscribe) if list_unsubscribe else [],
     }
-    fields = _overridden(fields, _given_fields(headers or {}))
+    fields = _overridden(fields, _given_fields(headers) if headers else {})
     own_id = _checked_message_id(fields)
     return Composed(
         envelope=_envelope(envelope_from, people, fields),
@@ -263,7 +278,7 @@ def compose(
     )
 
 
-def with_sender(mime: bytes, sender: object) -> bytes:
+def with_sender(mime: bytes, sender: str) -> bytes:
     """Put the From field in front of a message that was composed without one.
 
     Args:
@@ -276,9 +291,12 @@ def with_sender(mime: bytes, sender: object) -> bytes:
     Raises:
         BadAddress: the sender is not one address.
     """
-    if mime.startswith(b"From:"):
-        return mime
-    return _field("From", _mailbox_words([parse_address(sender)])).encode() + mime
+    return mime if mime.startswith(b"From:") else _from_field(sender) + mime
+
+
+@lru_cache(maxsize=16)  # a site has one sender, and thousands of messages
+def _from_field(sender: str) -> bytes:
+    return _field("From", _mailbox_words([parse_address(sender)])).encode()
 
 
 # --- reading the arguments -----------------------------------------------------------------
@@ -293,6 +311,8 @@ def _header_text(
         raise error(f"{what}: bytes that are not {encoding}") from None
     except Exception as problem:
         raise error(f"{what}: {_unreadable(value, problem)}") from problem
+    if text.isascii() and text.isprintable():  # many times faster than the search, and true of most
+        return text
     if found := _FORBIDDEN.search(text):
         # The text itself is left out: it may hold a secret. That of an address helps to find it.
         shown = f" {_shown(text)}" if error is BadAddress else ""
@@ -330,6 +350,8 @@ def _validated_spec(spec: str, given: str) -> str:
         # Before email-validator looks: older ones take minutes for a megabyte.
         raise _bad_address(given, f"it is longer than {_LONGEST_SPEC} characters.")
     local, _, domain = spec.rpartition("@")
+    if _COMMON_SPEC.fullmatch(spec):
+        return f"{local}@{domain.lower()}"
     if "=?" in local:
         # Readers decode what looks like an encoded word even here, and would see another address.
         raise _bad_address(given, "=? may not stand before the @-sign.")
@@ -383,11 +405,13 @@ def _envelope(
             kinds.setdefault(address.spec, kind)
     if not kinds:
         raise BadMessage("No recipient: give at least one address in to=, cc= or bcc=.")
-    shown = [a for value in fields.values() if isinstance(value, list) for a in value]
-    everybody = [*([sender] if sender else []), *people["bcc"], *shown]
+    everybody = [*([sender] if sender else []), *people["bcc"]]
+    for value in fields.values():
+        if isinstance(value, list):
+            everybody += value
     return Envelope(
         sender=sender.spec if sender else None,
-        recipients=tuple((kind, spec) for spec, kind in kinds.items()),
+        recipients=tuple([(kind, spec) for spec, kind in kinds.items()]),
         smtputf8=any(address.smtputf8 for address in everybody),
     )
 
@@ -417,9 +441,10 @@ def _checked_field_name(name: str) -> str:
 def _overridden(
     ours: dict[str, str | list[Address]], given: dict[str, str | list[Address]]
 ) -> dict[str, str | list[Address]]:
-    by_key = {name.lower(): name for name in given}
-    fields = {name: given.pop(by_key.get(name.lower(), ""), value) for name, value in ours.items()}
-    present = {name: value for name, value in fields.items() if value != []}
+    if given:
+        by_key = {name.lower(): name for name in given}
+        ours = {name: given.pop(by_key.get(name.lower(), ""), value) for name, value in ours.items()}
+    present = {name: value for name, value in ours.items() if value != []}
     return {**present, **given, "MIME-Version": "1.0"}
 
 
@@ -518,12 +543,30 @@ def _filename_parameter(filename: str) -> str:
 # --- writing the header --------------------------------------------------------------------
 
 
+def _date(now: float) -> str:
+    """RFC 5322 section 3.3. By hand: strftime() speaks the server's language, and datetime is slow."""
+    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(now)
+    return (
+        f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year:04} {hour:02}:{minute:02}:{second:02} +0000"
+    )
+
+
 def _header_block(fields: dict[str, str | list[Address]]) -> bytes:
     lines = [
-        _field(name, _text_words(value) if isinstance(value, str) else _mailbox_words(value))
+        _text_field(name, value) if isinstance(value, str) else _field(name, _mailbox_words(value))
         for name, value in fields.items()
     ]
     return "".join(lines).encode("utf-8")
+
+
+def _text_field(name: str, text: str) -> str:
+    if text and len(name) + len(text) + 2 <= _LINE and _stands_as_it_is(text):
+        return f"{name}: {text}\r\n"  # most: nothing to fold
+    return _field(name, _text_words(text))
+
+
+def _stands_as_it_is(text: str) -> bool:
+    return text.isascii() and "=?" not in text and text == text.strip(" ")
 
 
 def _field(name: str, words: list[str]) -> str:
@@ -542,8 +585,7 @@ def _field(name: str, words: list[str]) -> str:
 
 def _text_words(text: str) -> list[str]:
     words = re.findall(" *[^ ]+", f" {text}") if text else []
-    as_it_is = text.isascii() and "=?" not in text and text == text.strip(" ")
-    if as_it_is and all(len(word) <= _LONGEST_WORD for word in words):
+    if _stands_as_it_is(text) and all(len(word) <= _LONGEST_WORD for word in words):
         return words
     return _encoded_words(text)
 
@@ -607,10 +649,14 @@ def _text_part(subtype: str, data: bytes) -> bytes:
 
 
 def _transfer_encoded(data: bytes) -> tuple[str, bytes]:
-    if not _NOT_7BIT.search(data):
+    begins_with_from = data.startswith(b"From ") or b"\nFrom " in data
+    ends_with_blanks = b" \n" in data or b"\t\n" in data
+    # Some servers change both on their way, and break a signature by that (RFC 3156 section 3).
+    is_7bit = not data.translate(None, _7BIT) and max(map(len, data.split(b"\n"))) <= _LONGEST_LINE
+    if is_7bit and not (begins_with_from or ends_with_blanks):
         return "7bit", data
     # A sixth is where three bytes for one begin to cost more than four for three.
-    if len(data.translate(None, _QP_AS_IS)) * 6 > len(data):
+    if begins_with_from or len(data.translate(None, _QP_AS_IS)) * 6 > len(data):
         return "base64", base64.encodebytes(data)
     return "quoted-printable", binascii.b2a_qp(data, istext=True)
 
@@ -643,7 +689,7 @@ def _own_part(part: Attachment, inline: bool) -> bytes:
         if name == "Content-Disposition" and inline:
             value = re.sub("^attachment", "inline", value)
         if name != "MIME-Version":
-            lines.append(_field(name, _text_words(_header_text(value, name))))
+            lines.append(_text_field(name, _header_text(value, name)))
     payload = str(part.get_payload())
     return "".join([*lines, "\r\n"]).encode() + payload.replace("\n", "\r\n").encode()
 

@@ -1,4 +1,4 @@
-"""Whose transaction is it: connections, transactions and savepoints on the host's DAL.
+"""Whose transaction is it: kinds of databases, connections, transactions and savepoints on the host's DAL.
 
 pydal keeps one connection for each thread. A web framework opens it when a request begins and
 commits or rolls back when the request ends; outside a request nobody does. Everything in this
@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from pydal._globals import THREAD_LOCAL
 
+from .errors import UnsupportedDatabase
+
 SQLITE = "sqlite"
 POSTGRES = "postgres"
-MYSQL = "mysql"
+MYSQL = "mysql"  # MariaDB too
+SUPPORTED = (SQLITE, POSTGRES, MYSQL)
 
 # A transaction that had to give way to another one: PostgreSQL's serialization_failure and
 # deadlock_detected; MySQL's changed since last read, lock wait time-out and deadlock.
 _MYSQL_DEADLOCK = 1213
-_ROWS_AT_ONCE = 100  # in one statement: every database takes the values of so many
 _CONFLICTS = frozenset({"40001", "40P01", 1020, 1205, _MYSQL_DEADLOCK})
 
 _numbers = itertools.count()
@@ -31,6 +33,19 @@ _numbers = itertools.count()
 def engine(db: Any) -> str:
     """The kind of database behind a DAL: "sqlite", "postgres", "mysql", or pydal's own name."""
     return str(db._adapter.dbengine)
+
+
+def check_supported(db: Any) -> None:
+    """See that the database is one of those whose SQL is known here.
+
+    Raises:
+        UnsupportedDatabase: it is not.
+    """
+    if engine(db) not in SUPPORTED:
+        raise UnsupportedDatabase(
+            f"mailqueue does not work on this kind of database ({engine(db)}): it needs SQLite,"
+            " PostgreSQL, MariaDB or MySQL. Give the mailer a DAL of its own on one of them."
+        )
 
 
 def folder_of(db: Any) -> str | None:
@@ -47,15 +62,24 @@ def has_connection(db: Any) -> bool:
     return getattr(THREAD_LOCAL, db._adapter._connection_uname_, None) is not None
 
 
+def cursor(db: Any) -> Any:
+    """The cursor of this thread's transaction. Opens a connection where there is none yet, as pydal does."""
+    found = getattr(THREAD_LOCAL, db._adapter._cursors_uname_, None)
+    if found is None:
+        db._adapter.get_connection()
+        found = db._adapter.cursor
+    return found
+
+
 def in_transaction(db: Any) -> bool:
     """Whether this thread's connection has a transaction open (something to commit or roll back).
 
     Where the driver cannot tell, a connection counts as an open transaction: joining one that
     is not there loses less than committing one that belongs to somebody else.
     """
-    if not has_connection(db):
+    connection = getattr(THREAD_LOCAL, db._adapter._connection_uname_, None)
+    if connection is None:
         return False
-    connection = db._adapter.connection
     if hasattr(connection, "in_transaction"):  # sqlite3
         return bool(connection.in_transaction)
     if hasattr(connection, "get_transaction_status"):  # psycopg2: 0 is TRANSACTION_STATUS_IDLE
@@ -83,39 +107,6 @@ def speak_four_bytes(db: Any) -> None:
     db._adapter._after_connection = after_connection
     if has_connection(db):
         db.executesql("SET NAMES utf8mb4")
-
-
-def change(db: Any, statement: str, *values: object) -> int:
-    """Execute a statement that writes, in the caller's transaction.
-
-    Args:
-        statement: SQL with %s for each value, whatever the driver's own sign is.
-
-    Returns:
-        The number of rows it changed.
-    """
-    sign = "?" if engine(db) == SQLITE else "%s"
-    db._adapter.execute(statement.replace("%s", sign), values)  # executesql() would fetch and lose the count
-    return int(db._adapter.cursor.rowcount)
-
-
-def put(db: Any, table: str, key: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert rows, or bring those that are there in line with them, in the caller's transaction.
-
-    Args:
-        key: the column that says which row is which; it is unique in the table.
-        rows: all with the same columns.
-    """
-    columns = list(rows[0]) if rows else []
-    sign = "VALUES({})" if engine(db) == MYSQL else "excluded.{}"
-    known = "ON DUPLICATE KEY UPDATE" if engine(db) == MYSQL else f"ON CONFLICT ({key}) DO UPDATE SET"
-    changes = ", ".join(f"{name} = {sign.format(name)}" for name in columns if name != key)
-    one = f"({', '.join(['%s'] * len(columns))})"
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        some = rows[start : start + _ROWS_AT_ONCE]
-        values = [row[name] for row in some for name in columns]
-        into = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([one] * len(some))}"
-        change(db, f"{into} {known} {changes}", *values)
 
 
 def faults(db: Any) -> type[Exception]:
@@ -164,6 +155,26 @@ def _drop_connection(db: Any) -> None:
         connection.close()
 
 
+def begin(db: Any) -> None:
+    """Begin a transaction of the worker's own, on what is committed now. Commits one that is open.
+
+    On MySQL it goes on seeing what others commit, and locks no gaps between rows.
+    """
+    db.commit()
+    begin_writing(db)
+    if engine(db) == MYSQL:
+        db.executesql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+
+
+def begin_writing(db: Any) -> None:
+    """Have the transaction of this thread be one that writes, on SQLite; others begin by themselves.
+
+    SQLite refuses those who first read and then write, if somebody else wrote in between.
+    """
+    if engine(db) == SQLITE and not in_transaction(db):
+        db.executesql("BEGIN IMMEDIATE")
+
+
 @contextmanager
 def own_transaction(db: Any) -> Iterator[None]:
     """Run the block in a transaction of its own: committed at its end, rolled back on an exception.
@@ -192,9 +203,6 @@ def savepoint(db: Any) -> Iterator[None]:
     PostgreSQL refuses every statement after a failed one until the transaction ends; with a
     savepoint only the block is undone.
     """
-    if engine(db) not in (SQLITE, POSTGRES, MYSQL):
-        yield
-        return
     if engine(db) == SQLITE and not in_transaction(db):
         db.executesql("BEGIN")  # sqlite3 opens none for SAVEPOINT, and RELEASE would then commit
     name = f"mailqueue_{next(_numbers)}"  # on MySQL one in another with the same name replaces it

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from . import words
 from .classify import Failure, SiteFault, classify_exception
-from .compose import Envelope, is_bare_address, parse_address, with_sender
-from .errors import BadAddress
-from .transports.base import Answer, Transport
+from .compose import Envelope, is_bare_address, parse_address
+from .errors import BadAddress, MailQueueError
+from .signing.seal import Seal
+from .transports.base import Answer, Letter, Series, Transport
 
 logger = logging.getLogger("mailqueue")
+
+_NOTHING_CONFIGURED = Seal()
 
 
 def hand_over(
@@ -20,28 +25,92 @@ def hand_over(
     mime: bytes,
     site_sender: str | None,
     before_dot: Callable[[list[str]], None] = lambda accepted: None,
+    seal: Seal = _NOTHING_CONFIGURED,
 ) -> list[Answer]:
     """Hand a message to a transport that is open.
 
     Args:
         transport: any; it is closed if it raises.
         envelope: who it goes from and to.
-        mime: the message as composed, perhaps without its From.
+        mime: the message as stored, perhaps without its From.
         site_sender: the site's own sender, for a message that brings none.
         before_dot: called with the recipients accepted right before the final dot.
+        seal: makes it the message that leaves.
 
     Returns:
         One answer for each recipient, in their order. An address or sender that is none, because its
         row is damaged, is never shown to the transport.
 
     Raises:
-        BaseException: an exit (classify.EXITS); nothing else.
+        BaseException: an exit (classify.is_exit); nothing else.
     """
     addresses = [address for _, address in envelope.recipients]
     refused = [_damaged(address) for address in addresses if not is_bare_address(address)]
     sound = [address for address in addresses if is_bare_address(address)]
-    answers = _deliver(transport, envelope, sound, mime, site_sender, before_dot) if sound else []
+    answers = _deliver(transport, envelope, sound, mime, site_sender, before_dot, seal) if sound else []
     return _in_order(addresses, [*refused, *answers])
+
+
+def go_on(transport: Transport, series: Series, at_stake: Callable[[], str | None]) -> list[Answer]:
+    """Hand over the messages behind the one that a transport has just delivered, while all goes well.
+
+    Args:
+        transport: it is closed if it raises.
+        series: the messages.
+        at_stake: the recipient of the message that was begun last, if the series has not taken it.
+
+    Returns:
+        The answer for that recipient, if there is one.
+
+    Raises:
+        BaseException: an exit (classify.is_exit); nothing else.
+    """
+    try:
+        answers, stage = transport.go_on(series), transport.stage
+    except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
+        stage = transport.stage
+        close(transport)
+        failure, address = classify_exception(stage, error), at_stake()
+        if address is None:
+            logger.warning("%s broke off between two messages: %s", type(transport).__name__, failure.text)
+            return []
+        answers = [Answer.refused(address, failure)]
+    address = at_stake()
+    return [] if address is None else _one_each([address], answers, stage)
+
+
+def letter_ahead(
+    envelope: Envelope, mime: bytes, site_sender: str | None, seal: Seal = _NOTHING_CONFIGURED
+) -> Letter | None:
+    """What hand_over() will give a transport, as it seems now; None where its own turn must show.
+
+    Args:
+        envelope, mime, site_sender, seal: as for hand_over().
+    """
+    if seal.protects(mime):
+        return None  # it differs each time that it is encrypted
+    sound = [address for _, address in envelope.recipients if is_bare_address(address)]
+    try:
+        return _letter(envelope, sound, mime, site_sender, seal) if sound else None
+    except (MailQueueError, ValueError):
+        return None
+
+
+def _letter(
+    envelope: Envelope,
+    addresses: list[str],
+    mime: bytes,
+    site_sender: str | None,
+    seal: Seal,
+    at: Callable[[str], None] = lambda stage: None,
+) -> Letter:
+    at(words.MAIL)
+    sender = _checked(envelope.sender) if envelope.sender else _spec_of(site_sender)
+    at(words.BUILD)
+    whole = seal.finished(mime, site_sender, addresses)
+    at(words.MAIL)
+    smtputf8 = envelope.smtputf8 or not (sender.isascii() and all(map(str.isascii, addresses)))
+    return Letter(sender, tuple(addresses), whole, smtputf8)
 
 
 def _deliver(
@@ -51,24 +120,21 @@ def _deliver(
     mime: bytes,
     site_sender: str | None,
     before_dot: Callable[[list[str]], None],
+    seal: Seal,
 ) -> list[Answer]:
+    def at(stage: str) -> None:
+        transport.stage = stage
+
     def mark_dot(accepted: list[str]) -> None:
         before_dot(accepted)
-        transport.stage = words.DOT
+        at(words.DOT)
 
     sender = ""
     try:
-        transport.stage = words.MAIL
-        sender = _checked(envelope.sender) if envelope.sender else _spec_of(site_sender)
-        transport.stage = words.BUILD
-        whole = with_sender(mime, site_sender) if site_sender else mime
-        transport.stage = words.MAIL
+        letter = _letter(envelope, addresses, mime, site_sender, seal, at)
+        sender = letter.sender
         answers = transport.deliver(
-            sender,
-            addresses,
-            whole,
-            smtputf8=envelope.smtputf8 or not all(spec.isascii() for spec in (sender, *addresses)),
-            before_dot=mark_dot,
+            sender, letter.recipients, letter.mime, smtputf8=letter.smtputf8, before_dot=mark_dot
         )
         return _one_each(addresses, answers, transport.stage)
     except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
@@ -78,6 +144,28 @@ def _deliver(
             stage = words.DATA  # of a sender like this every character could be written
         failure = classify_exception(stage, error)
         return [Answer.refused(address, failure) for address in addresses]
+
+
+def opened(transport: Transport) -> Failure | None:
+    """Open a transport, in a thread of its own, where an exit is surely the transport's doing.
+
+    Returns:
+        What went wrong; it is closed then.
+    """
+    met: list[Failure] = []
+    thread = threading.Thread(target=_open, args=(transport, met), name="mailqueue opening", daemon=True)
+    thread.start()
+    thread.join()
+    return met[0] if met else None
+
+
+def _open(transport: Transport, met: list[Failure]) -> None:
+    try:
+        transport.open()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the transport's
+        stage = transport.stage
+        close(transport)
+        met.append(classify_exception(stage, error))
 
 
 def close(transport: Transport) -> None:
@@ -105,6 +193,7 @@ def _checked(sender: str) -> str:
     return sender
 
 
+@lru_cache(maxsize=16)
 def _spec_of(site_sender: str | None) -> str:
     try:
         return parse_address(site_sender).spec if site_sender else ""

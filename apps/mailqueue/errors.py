@@ -4,8 +4,10 @@
     ├── BadMessage (ValueError)      send() was called with something that cannot become a mail
     │   ├── BadAddress               an address that is none, or hides a second one
     │   ├── BadHeader                a line break or control character where a header goes
-    │   └── BadAttachment            an attachment that cannot be read
+    │   ├── BadAttachment            an attachment that cannot be read
+    │   └── BadTemplate              a mail template that cannot be filled in
     ├── MissingExtra (ImportError)   an optional package is needed; names the pip extra
+    ├── UnsupportedDatabase          the site's database is of a kind that mailqueue has no SQL for
     ├── TablesMissing                the database has no mailqueue tables and may not get them
     ├── DeliveryError                a failure on its way out of a transport     (classify.py)
     ├── NotOffered                   the server lacks an extension that is needed (classify.py)
@@ -38,6 +40,10 @@ class BadAttachment(BadMessage):
     """An attachment that cannot be read or has no name."""
 
 
+class BadTemplate(BadMessage):
+    """A mail template that is not there, is broken, or lacks a variable."""
+
+
 class MissingExtra(MailQueueError, ImportError):
     """An optional package is needed.
 
@@ -53,3 +59,7 @@ class MissingExtra(MailQueueError, ImportError):
 
 class TablesMissing(MailQueueError):
     """The tables of mailqueue are not in the database, and the DAL may not create them."""
+
+
+class UnsupportedDatabase(MailQueueError):
+    """The database is of a kind that mailqueue does not work on."""

@@ -17,7 +17,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict
+from json.encoder import encode_basestring_ascii as _text
 from typing import Any
 
 from pydal.contrib import portalocker
@@ -25,6 +25,8 @@ from pydal.contrib import portalocker
 from .outbox import Evidence, Finished, Outcome
 
 logger = logging.getLogger("mailqueue")
+
+_encode = json.JSONEncoder(check_circular=False).encode  # in ASCII; made once, it takes half the time
 
 LARGEST = 1024 * 1024  # octets of a journal before it is written anew
 
@@ -55,7 +57,7 @@ class Journal:
         Raises:
             OSError: the disk does not take it; the message must not be begun.
         """
-        self._write_now(message_id, {"begun": message_id})
+        self._write_now(message_id, b'{"begun": %d}\n' % message_id)
 
     def dot(self, message_id: int, recipient_ids: Iterable[int]) -> None:
         """Record that the final dot of a message to these recipients is about to be sent.
@@ -63,22 +65,45 @@ class Journal:
         Raises:
             OSError: the disk does not take it; the dot must not be sent.
         """
-        self._write_now(message_id, {"dot": message_id, "recipients": list(recipient_ids)})
+        self._write_now(message_id, _dot(message_id, recipient_ids))
 
     def answered(self, result: Finished) -> None:
         """Record what a hand-over brought, before it is in the database.
 
         What the disk does not take is kept in memory, for catch_up().
         """
-        self._keep(result.message_id, {"answered": asdict(result)})
+        self._keep(result.message_id, _answer(result))
+
+    def answered_and_dot(
+        self, result: Finished | None, message_id: int, recipient_ids: Iterable[int]
+    ) -> None:
+        """answered(), if there is a result, and dot() of the message behind it, in one write.
+
+        Raises:
+            OSError: the disk does not take it, and keeps the result as answered() does; the dot must not
+                be sent.
+        """
+        dot = _dot(message_id, recipient_ids)
+        answer = _answer(result) if result else b""
+        with self._guard:
+            try:
+                self._write_the_rest()
+                _write(self._file, answer + dot)
+            except OSError:
+                self._unwritten.extend([answer] if result else [])
+                raise
+            finally:
+                if result:
+                    self._facts.setdefault(result.message_id, []).append(answer)
+            self._facts.setdefault(message_id, []).append(dot)
 
     def released(self, message_id: int) -> None:
         """Record that a message was surely not sent, and goes back as it was; as answered() does."""
-        self._keep(message_id, {"released": message_id})
+        self._keep(message_id, _line({"released": message_id}))
 
     def ended(self) -> None:
         """Record that the worker ends in good order: what it had in hand did not kill it."""
-        self._keep(0, {"ended": True})
+        self._keep(0, _line({"ended": True}))
 
     @property
     def is_behind(self) -> bool:
@@ -111,15 +136,13 @@ class Journal:
         """Let go of it without removing it: whoever recovers this worker's claims needs it."""
         self._file.close()
 
-    def _write_now(self, message_id: int, fact: dict[str, Any]) -> None:
-        line = _line(fact)
+    def _write_now(self, message_id: int, line: bytes) -> None:
         with self._guard:
             self._write_the_rest()  # in order, or an earlier answer would seem to be this dot's
             _write(self._file, line)
             self._facts.setdefault(message_id, []).append(line)
 
-    def _keep(self, message_id: int, fact: dict[str, Any]) -> None:
-        line = _line(fact)
+    def _keep(self, message_id: int, line: bytes) -> None:
         with self._guard:
             self._facts.setdefault(message_id, []).append(line)
             self._unwritten.append(line)
@@ -159,7 +182,41 @@ class Journal:
 
 
 def _line(fact: dict[str, Any]) -> bytes:
-    return json.dumps(fact, ensure_ascii=True).encode("ascii") + b"\n"
+    return _encode(fact).encode("ascii") + b"\n"
+
+
+def _dot(message_id: int, recipient_ids: Iterable[int]) -> bytes:
+    ids = ", ".join(map(str, recipient_ids)).encode("ascii")
+    return b'{"dot": %d, "recipients": [%b]}\n' % (message_id, ids)
+
+
+def _answer(result: Finished) -> bytes:
+    return f'{{"answered": {_stored(result)}}}\n'.encode("ascii")
+
+
+def _stored(result: Finished) -> str:
+    message_id, token, transport, started_on, duration, outcomes, in_vain = result
+    return (  # by hand: in half the time that the encoder takes
+        f'{{"message_id": {message_id}, "token": {_text(token)}, "transport": {_text(transport)},'
+        f' "started_on": {started_on!r}, "duration": {duration!r},'
+        f' "outcomes": [{", ".join(map(_outcome, outcomes))}],'
+        f' "in_vain": [{", ".join(map(_stored, in_vain))}]}}'
+    )
+
+
+def _outcome(outcome: Outcome) -> str:
+    recipient_id, status, due, counts, stage, kind, cause, code, enhanced, reply, provider_id = outcome
+    unusual = (due, kind, cause, provider_id) != (None, None, None, None) or not counts
+    if unusual or code is None:
+        return _encode(outcome._asdict())
+    return (  # of nearly every message
+        f'{{"recipient_id": {recipient_id}, "status": {_text(status)}, "stage": {_text(stage)},'
+        f' "code": {code:d}, "enhanced": {_or_null(enhanced)}, "reply": {_text(reply)}}}'
+    )
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else _text(text)
 
 
 def new_token() -> str:
@@ -179,8 +236,9 @@ def _open_locked(path: str) -> io.FileIO:
 
 
 def _write(file: io.FileIO, lines: bytes) -> None:
-    end = os.fstat(file.fileno()).st_size
-    if file.write(lines) != len(lines):
+    written = file.write(lines)
+    if written != len(lines):
+        end = os.fstat(file.fileno()).st_size - (written or 0)
         os.ftruncate(file.fileno(), end)  # half a line proves nothing, and would spoil the next one
         raise OSError(errno.ENOSPC, "the journal cannot take another line")
 
@@ -267,4 +325,5 @@ def discard(path: str) -> None:
 
 def _finished(stored: dict[str, Any]) -> Finished:
     outcomes = tuple(Outcome(**outcome) for outcome in stored.pop("outcomes"))
-    return Finished(**stored, outcomes=outcomes)
+    in_vain = tuple(_finished(earlier) for earlier in stored.pop("in_vain", ()))
+    return Finished(**stored, outcomes=outcomes, in_vain=in_vain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .delivery import close
 from .transports.base import Transport
@@ -19,17 +19,22 @@ class KeptTransports:
         self._kept: list[tuple[float, Transport]] = []
         self._closed = False
 
-    def take(self, settings: Sequence[object]) -> Transport | None:
-        """The one that was used last, if it has these settings; those with others are closed.
+    def take(self, settings: Sequence[object], beside: Collection[Sequence[object]] = ()) -> Transport | None:
+        """The one that was used last, of those with these settings.
+
+        Args:
+            settings: of the transport that is wanted.
+            beside: settings of others that are in use as well; those with still others are closed.
 
         Returns:
             None: there is none. One that its server has left meanwhile opens itself again.
         """
         with self._guard:
             fitting = [entry for entry in self._kept if entry[1].settings() == settings]
-            others = [transport for _, transport in self._kept if transport.settings() != settings]
-            taken = fitting.pop()[1] if fitting else None
-            self._kept = fitting
+            taken = fitting[-1][1] if fitting else None
+            rest = [entry for entry in self._kept if entry[1] is not taken]
+            self._kept = [entry for entry in rest if entry[1].settings() in (settings, *beside)]
+            others = [entry[1] for entry in rest if entry not in self._kept]
         _close_all(others)
         return taken
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from . import database, limits
+from . import database, limits, sql
 from .lessons import Lesson
 from .limits import Limit, Rate, Window
 from .tables import LESSON, WINDOW
@@ -40,7 +40,7 @@ def pass_gate(db: Any) -> None:
     if database.engine(db) == database.MYSQL:
         known = "ON DUPLICATE KEY UPDATE"
     # A value that differs each time, since MySQL locks no row that it need not change.
-    database.change(
+    sql.change(
         db, f"INSERT INTO {WINDOW} (name, taken) VALUES (%s, 0) {known} taken = 1 - {WINDOW}.taken", _GATE
     )
 
@@ -74,7 +74,7 @@ def _lesson(row: Any) -> Lesson:
 def note_lessons(db: Any, changed: Mapping[str, Lesson | None]) -> None:
     """Store lessons; None: it is forgotten."""
     known = [{"name": name, **asdict(lesson)} for name, lesson in changed.items() if lesson]
-    database.put(db, LESSON, "name", known)
+    sql.put(db, LESSON, "name", known)
     forgotten = [name for name, lesson in changed.items() if lesson is None]
     if forgotten:
         db(db[LESSON].name.belongs(forgotten)).delete()
@@ -174,7 +174,7 @@ class Ledger:
             for name in sorted(self._changed)
             for kind, window in self._windows[name].items()
         ]
-        database.put(self._db, WINDOW, "name", rows)
+        sql.put(self._db, WINDOW, "name", rows)
 
 
 def _key(kind: str, name: str) -> str:

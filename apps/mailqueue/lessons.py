@@ -62,6 +62,13 @@ def wish_in(failure: Failure) -> Wish | None:
     return Wish(of_transport, _is_certain(failure), None, said)
 
 
+def rest_asked(failure: Failure) -> float:
+    """Seconds for which a server that cannot be used wants to be left alone, as far as it says so."""
+    if failure.retry_after is not None:
+        return min(failure.retry_after, LONGEST_REST)
+    return FIRST_REST if failure.code in (421, 450) else 0.0
+
+
 def _is_certain(failure: Failure) -> bool:
     throttled = (failure.enhanced or "").startswith("4.7.") and _TOO_FAST.search(failure.text)
     return failure.code in (421, 454) or failure.rule == "sending-limit" or bool(throttled)

@@ -15,7 +15,8 @@ from typing import Final
 from .compose import parse_address
 from .errors import BadAddress
 
-TRANSPORT: Final = "transport"  # the entry for all the mail that goes over one transport
+TRANSPORT: Final = "transport"  # the entry for every transport that has none of its own
+OF_TRANSPORT: Final = "transport:"  # what the entry of one transport begins with, before its name
 EVERY_DOMAIN: Final = "*"  # the entry for every recipient domain that has none of its own
 
 SPANS: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
@@ -66,6 +67,7 @@ class Limits:
 
     Args:
         transport: for all the mail over one transport, each transport counted on its own.
+        transports: for those that have an entry of their own, by name.
         every_domain: for each recipient domain that has no entry of its own.
         domains: by domain, lower case, as in DNS (IDNA).
     """
@@ -73,13 +75,19 @@ class Limits:
     transport: Limit = NO_LIMIT
     every_domain: Limit = NO_LIMIT
     domains: Mapping[str, Limit] | None = None
+    transports: Mapping[str, Limit] | None = None
+
+    def of_transport(self, name: str) -> Limit:
+        """The limit of a transport, by its name."""
+        return (self.transports or {}).get(name, self.transport)
 
     def of_domain(self, domain: str) -> Limit:
         """The limit of a recipient domain, as domain_of() gives it."""
         return (self.domains or {}).get(domain, self.every_domain)
 
     def __bool__(self) -> bool:
-        return bool(self.domains) or self.transport != NO_LIMIT or self.every_domain != NO_LIMIT
+        everybodys = self.transport != NO_LIMIT or self.every_domain != NO_LIMIT
+        return everybodys or bool(self.domains) or bool(self.transports)
 
 
 def read_limits(given: Mapping[str, str] | None) -> Limits:
@@ -87,8 +95,9 @@ def read_limits(given: Mapping[str, str] | None) -> Limits:
 
     Args:
         given: entry -> limit, such as {"*": "100/minute, 4 connections", "gmail.com": "20/minute",
-            "transport": "500/hour"}; an entry is "transport", "*" or a recipient domain, a limit one
-            or several of "N/second", "N/minute", "N/hour", "N/day" and "N connections".
+            "transport": "500/hour"}; an entry is "transport", "transport:" and the name of one, "*" or
+            a recipient domain, a limit one or several of "N/second", "N/minute", "N/hour", "N/day" and
+            "N connections".
 
     Raises:
         ValueError: an entry that makes no sense; the text names it.
@@ -98,15 +107,43 @@ def read_limits(given: Mapping[str, str] | None) -> Limits:
     read = {_entry(name): _limit(name, text) for name, text in (given or {}).items()}
     if len(read) < len(given or {}):
         raise ValueError("limits names a domain twice")
-    return Limits(read.pop(TRANSPORT, NO_LIMIT), read.pop(EVERY_DOMAIN, NO_LIMIT), read)
+    transports = {name: read.pop(name) for name in list(read) if name.startswith(OF_TRANSPORT)}
+    return Limits(
+        read.pop(TRANSPORT, NO_LIMIT),
+        read.pop(EVERY_DOMAIN, NO_LIMIT),
+        read,
+        {name.removeprefix(OF_TRANSPORT): limit for name, limit in transports.items()},
+    )
+
+
+def read_rates(name: str, text: str) -> tuple[Rate, ...]:
+    """The rates of one setting, such as "5/hour, 20/day".
+
+    Args:
+        name: the setting's, for the error.
+
+    Raises:
+        ValueError: it makes no sense, or limits connections.
+    """
+    expected = f"{name} is {text!r}, expected something like '5/hour, 20/day'"
+    try:
+        limit = _limit(name, text)
+    except ValueError as error:
+        raise ValueError(expected) from error
+    if limit.connections is not None:
+        raise ValueError(expected)
+    return limit.rates
 
 
 def _entry(name: object) -> str:
-    if name in (TRANSPORT, EVERY_DOMAIN):
-        return str(name)
-    expected = f"limits[{name!r}]: expected {TRANSPORT!r}, {EVERY_DOMAIN!r} or a domain such as 'gmail.com'"
+    expected = (
+        f"limits[{name!r}]: expected {TRANSPORT!r}, {EVERY_DOMAIN!r}, a domain such as 'gmail.com',"
+        " or a transport such as 'transport:smtps://mail.your-domain.org:465'"
+    )
     if not isinstance(name, str):
         raise ValueError(expected)
+    if name in (TRANSPORT, EVERY_DOMAIN) or (name.startswith(OF_TRANSPORT) and name != OF_TRANSPORT):
+        return name
     try:
         return domain_of(parse_address(f"somebody@{name}").spec)
     except BadAddress as error:

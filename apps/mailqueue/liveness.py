@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import database, outbox
+from . import database, outbox, sql
 from .tables import PULSE
+from .told import Told
 
 PULSE_SECONDS = 10.0  # a worker notes that it was here so often at most
 SILENCE = 300.0  # seconds without any worker, while mail is due, that are reported
+SILENT = "No worker was seen for {n} minutes while mail is due."
 
 _HERE = "worker"
 
@@ -22,7 +24,7 @@ def seen(db: Any, now: float) -> None:
     known = "ON CONFLICT (name) DO UPDATE SET seen_on = excluded.seen_on"
     if database.engine(db) == database.MYSQL:
         known = "ON DUPLICATE KEY UPDATE seen_on = VALUES(seen_on)"
-    database.change(db, f"INSERT INTO {PULSE} (name, seen_on) VALUES (%s, %s) {known}", _HERE, now)
+    sql.change(db, f"INSERT INTO {PULSE} (name, seen_on) VALUES (%s, %s) {known}", _HERE, now)
     db.commit()
 
 
@@ -55,4 +57,4 @@ def silence(db: Any, now: float, limit: float) -> float | None:
 
 def told(seconds: float) -> str:
     """A silence in plain words."""
-    return f"No worker was seen for {seconds / 60:.0f} minutes while mail is due."
+    return Told(SILENT, n=round(seconds / 60))

@@ -10,24 +10,34 @@ import socket
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 from . import database, liveness, outbox, problems, queries, service, wakeup, words
+from .arguments import shown
 from .classify import DeliveryError, Failure, SiteFault, classify_exception
 from .compose import Composed, compose, parse_address
-from .delivery import close, hand_over
+from .direct import send_directly
+from .errors import BadMessage
 from .limits import read_limits
 from .outbox import Retention
 from .problems import Problem
 from .retry import RetryPolicy
+from .signing.check import dkim_findings
+from .signing.seal import Seal
+from .signing.wanted import marked, wanted
 from .site import Site
 from .tables import define_tables
-from .terms import DOUBTS, RESEND, Terms
-from .transports.base import Answer, Transport
+from .templated import TemplateMailer
+from .terms import DOUBTS, RESEND, Terms, terms
+from .transports.base import Transport
 from .transports.capture import Captured
-from .transports.configured import check_sender, transport_for
+from .transports.configured import check_sender, described, server_described, transport_for, transport_of
+from .transports.plan import Plan, Spec
 from .worker import drain
 
 logger = logging.getLogger("mailqueue")
@@ -36,11 +46,11 @@ AUTH_EXPIRES_AFTER = 86400.0  # seconds; whoever waits for a link asks for anoth
 SILENCE_CHECK = 60.0  # seconds between two looks, by a process that queues, whether anybody sends
 
 
-class MailQueue:
+class MailQueue(TemplateMailer, ABC):
     """The queue behind a mailer, for a class that also inherits a framework's mailer.
 
     That class calls set_up_queue() once its `settings` are there, and translates its own send()'s
-    arguments for queue() and send_now().
+    arguments for queue() and send_now(), by neutral().
     """
 
     settings: Any
@@ -67,6 +77,7 @@ class MailQueue:
 
         Raises:
             TablesMissing: the tables are not there and the DAL may not create them.
+            UnsupportedDatabase: the site's database is of a kind that there is no SQL for.
             ValueError: doubt is neither "resend" nor "hold", connections is less than 1, or
                 limits has an entry that makes no sense.
         """
@@ -86,8 +97,11 @@ class MailQueue:
         self.site = Site(
             db=db,
             make_transport=self._transport,
+            plan=self._plan,
+            make_of_plan=self._transport_of,
             sender=lambda: str(self.settings.sender or ""),
             announce=self.announce,
+            seal=Seal(self.configured),
             journals=journals or _journal_folder(db),
             policy=retry or RetryPolicy(),
             retention=retention or Retention(),
@@ -98,8 +112,88 @@ class MailQueue:
             rng=rng or random.Random(),  # noqa: S311 - jitter, nothing secret
         )
 
+    # --- ways out --------------------------------------------------------------------------
+
+    def configured(self) -> Any:
+        """The settings as they were made."""
+        return self.settings
+
     def _transport(self) -> Transport:
-        return transport_for(self.settings, self.captured)
+        return transport_for(self.configured(), self.captured)
+
+    def _transport_of(self, spec: Spec) -> Transport:
+        return self._placed(transport_of(spec, self.configured(), self.captured), spec)
+
+    def _described(self, spec: Spec) -> Transport:
+        return self._placed(described(spec, self.configured(), self.captured), spec)
+
+    def _placed(self, made: Transport, spec: Spec) -> Transport:
+        plan = self._plan()
+        made.place = plan.place_of(spec) if plan else ""
+        return made
+
+    def _place_of(self, name: str) -> str:
+        """The setting that describes the transport of this name; "" is the server."""
+        with suppress(Exception):  # the settings may be spoilt meanwhile
+            plan = self._plan()
+            made = [self._described(spec) for spec in plan.leaves] if plan else []
+            return next((one.place for one in made if one.name == name), "")
+        return ""
+
+    def _plan(self) -> Plan | None:
+        settings = self.configured()
+        if settings.transports is None and not settings.routes:
+            return None
+        if settings.transports is None:
+            return Plan.of([self._transport], settings.routes, place="")
+        return Plan.of(settings.transports, settings.routes)
+
+    def transport_names(self) -> list[str]:
+        """The names of the ways out by today's settings, as far as they can be made, in their order."""
+        try:
+            plan, make = self.site.ways_out()
+        except SiteFault:
+            return []
+        names = []
+        for spec in plan.leaves:
+            try:
+                names.append(str(make(spec).name))
+            except Exception as error:  # noqa: BLE001 - a drain enters it in the problem log
+                logger.info("a transport has no name: %s", classify_exception(words.CONFIG, error).text)
+        return list(dict.fromkeys(names))
+
+    def check_transports(self) -> None:
+        """Enter in the problem log what is wrong with the ways out, dkim= and their files. Never raises."""
+        for found in dkim_findings(self.settings.dkim, callables=False):
+            if found.failure:
+                self.note_problem(found.failure, "")
+        try:
+            plan = self._plan()
+        except SiteFault as fault:
+            self.note_problem(classify_exception(words.CONFIG, fault), "")
+            return
+        for make in self._known_so_far(plan):
+            self._check_transport(make)
+
+    def _check_transport(self, make: Callable[[], Transport]) -> None:
+        name = ""
+        try:
+            made = make()
+            name = str(made.name)
+            made.check_files()
+        except BaseException as error:  # noqa: BLE001 - whatever a function raises, the site starts
+            self.note_problem(classify_exception(words.CONFIG, error), name)
+
+    def _known_so_far(self, plan: Plan | None) -> list[Callable[[], Transport]]:
+        """What makes the ways out that are set when the site starts; the sender may still be missing."""
+        settings = self.configured()
+        leaves = plan.leaves if plan else ()
+        known: list[Callable[[], Transport]] = [
+            partial(self._described, leaf) for leaf in leaves if leaf != self._transport
+        ]
+        if settings.transports is None and settings.server:
+            known.append(partial(server_described, settings, self.captured))
+        return known
 
     # --- results of this thread's last send ------------------------------------------------
 
@@ -126,19 +220,43 @@ class MailQueue:
     def compose(self, arguments: Mapping[str, Any]) -> Composed:
         """Make a message of framework-neutral arguments; see compose.compose().
 
+        Args:
+            arguments: those, and `protection`: the stock mailers' for S/MIME and OpenPGP.
+
         Raises:
             BadMessage: they cannot become a mail.
         """
-        return compose(**arguments, domain=self._own_domain(), now=self.site.clock())
+        plain = {name: value for name, value in arguments.items() if name != "protection"}
+        asked = wanted(arguments.get("protection", {}), self.settings)
+        composed = compose(**plain, domain=self.own_domain(), now=self.site.clock())
+        return composed if asked is None else replace(composed, mime=marked(composed.mime, asked))
 
-    def _own_domain(self) -> str:
-        """The right side of a Message-ID: the sender's domain, or this host while there is none."""
+    @abstractmethod
+    def neutral(self, **given: Any) -> dict[str, Any]:
+        """The arguments of the framework's send() as those of compose().
+
+        Raises:
+            BadMessage: they ask for what cannot be done.
+        """
+
+    def composed(self, given: Mapping[str, Any]) -> Composed:
+        """Make a message of the arguments of the framework's send().
+
+        Raises:
+            BadMessage: they cannot become a mail, or an object among them raised something itself.
+        """
         try:
-            check_sender(self.settings.sender)
-        except SiteFault:
-            host = socket.gethostname()
-            return host if host.isascii() and host else "localhost"
-        return parse_address(self.settings.sender).spec.rpartition("@")[2].strip("[]")
+            return self.compose(self.neutral(**given))
+        except BadMessage:
+            raise
+        except Exception as problem:
+            raise BadMessage(
+                f"An argument of send() raised {type(problem).__name__} when it was read."
+            ) from problem
+
+    def own_domain(self) -> str:
+        """The right side of a Message-ID: the sender's domain, or this host while there is none."""
+        return _domain_of(str(self.settings.sender or ""))
 
     def queue(self, composed: Composed, terms: Terms) -> int | None:
         """Insert a message in the caller's transaction, and wake who sends it.
@@ -148,18 +266,61 @@ class MailQueue:
         """
         message_id = outbox.enqueue(self.db, composed, terms, now=self.site.clock())
         if message_id is not None:
-            self.wake(message_id)
+            self.hint(message_id)
         self._watch_for_silence()
         return message_id
 
+    def queue_for_auth(
+        self, make: Callable[[], Mapping[str, Any]], on_terms: Mapping[str, Any], to: str = ""
+    ) -> None:
+        """Queue a mail of Auth's. Whatever is wrong with it is not the visitor's business.
+
+        Args:
+            make: returns the arguments of the framework's send() that make the mail.
+            on_terms: those of terms.terms(); what Auth's mails usually have is added.
+            to: whom it is for, should `make` fail.
+
+        Raises:
+            Exception: the database failed, and undid what the request did before.
+        """
+        usual = {"priority": words.URGENT, "category": "auth", "expires_after": self._auth_expires_after}
+        on_terms = {**usual, **on_terms}
+        given: Mapping[str, Any] = {"to": to, "subject": ""}
+        in_host_transaction = self.in_host_transaction()
+        try:
+            given = make()
+            composed = self.composed(given)
+            agreed = terms(self.site.clock(), **on_terms)
+            with self.transaction(), database.savepoint(self.db):
+                self.queue(composed, agreed)
+        except Exception as error:
+            if in_host_transaction and database.has_undone_all(self.db, error):
+                raise  # the account is gone too, and nobody may be told that it is there
+            logger.exception("a mail of Auth could not be queued")
+            failure = Failure(words.MESSAGE, words.BUILD, "auth-mail-not-queued", str(error)[:500])
+            self.note_problem(failure, "")
+            self.note_refused(
+                shown(given["to"]), shown(given["subject"]), failure.text, shown(on_terms["category"])
+            )
+
     def wake(self, message_id: int | None = None) -> None:
         """Hint to whoever sends that there is something to do. In the caller's transaction, if there is one.
+
+        What enqueue() inserts has told our own workers by itself.
 
         Args:
             message_id: a message that the caller's transaction has queued; None: whatever is due.
         """
         with self.transaction():  # one left open would be taken for the host's by the next send()
             wakeup.announce(self.db)
+        self.hint(message_id)
+
+    def hint(self, message_id: int | None) -> None:
+        """Hint to the engines beside our own workers. In the caller's transaction.
+
+        Args:
+            message_id: a message that the caller's transaction has queued; None: whatever is due.
+        """
         for waker in self.wakers:
             waker(message_id)
 
@@ -227,14 +388,10 @@ class MailQueue:
             True if every recipient's server took it. A failure is entered in the problem log.
         """
         self.error, self.result = None, {}
-        name = ""
         try:
-            composed = self.compose(arguments)
-            transport = self._transport()
-            name = transport.name
-            answers = self._over(transport, composed)
+            name, answers = send_directly(self.site, self.compose(arguments))
         except Exception as error:  # noqa: BLE001 - a visitor must never see a mail error
-            return self.refuse_now(error, name)
+            return self.refuse_now(error)
         failed = [(answer.recipient, answer.failure) for answer in answers if answer.failure]
         self.result = {address: (failure.code or 0, failure.text) for address, failure in failed}
         if failed:
@@ -242,22 +399,11 @@ class MailQueue:
             self.note_problem(failed[0][1], name)
         return not failed
 
-    def refuse_now(self, error: Exception, transport: str = "") -> bool:
+    def refuse_now(self, error: Exception) -> bool:
         """Note why a message cannot be sent at once. Returns False."""
         self.error, self.result = error, {}
-        self.note_problem(classify_exception(words.BUILD, error), transport)
+        self.note_problem(classify_exception(words.BUILD, error), "")
         return False
-
-    def _over(self, transport: Transport, composed: Composed) -> list[Answer]:
-        try:
-            transport.open()
-        except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
-            failure = classify_exception(transport.stage, error)
-            return [Answer.refused(address, failure) for _, address in composed.envelope.recipients]
-        try:
-            return hand_over(transport, composed.envelope, composed.mime, self.site.sender())
-        finally:
-            close(transport)
 
     # --- the administrator -----------------------------------------------------------------
 
@@ -268,7 +414,8 @@ class MailQueue:
         """
         try:
             with self.transaction(), database.savepoint(self.db):
-                problem = problems.report(self.db, failure, transport, self.site.clock())
+                now, place = self.site.clock(), self._place_of(transport) if transport else ""
+                problem = problems.report(self.db, failure, transport, now, place)
         except Exception:
             logger.exception("the problem log could not be written: %s", failure.text)
             return
@@ -302,6 +449,16 @@ class MailQueue:
     def announce(self, problem: Problem) -> None:
         """Tell the administrator of a new entry: Python's logging, at ERROR."""
         logger.error("%s", problem)
+
+
+@lru_cache(maxsize=16)  # a site has one sender, and thousands of messages
+def _domain_of(sender: str) -> str:
+    try:
+        check_sender(sender)
+    except SiteFault:
+        host = socket.gethostname()
+        return host if host.isascii() and host else "localhost"
+    return parse_address(sender).spec.rpartition("@")[2].strip("[]")
 
 
 def _journal_folder(db: Any) -> str:

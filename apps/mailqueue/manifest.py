@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from . import tables
+from .console.message import VERBS
 from .outbox import Retention
-from .py4web import admin, scheduler
+from .py4web import approval_pages, console, scheduler
 from .py4web.mailer import QueuedMailer
 from .retry import RetryPolicy
 from .version import __version__
@@ -54,9 +55,15 @@ def from_code() -> dict[str, Any]:
         "settings": _settings(),
         "retry": asdict(RetryPolicy()),
         "retention": asdict(Retention()),
-        "pages": {**admin.PAGES, "health": admin.HEALTH},
-        "verbs": list(admin.VERBS),
+        "pages": {
+            **console.PAGES,
+            "accounts": approval_pages.ACCOUNTS,
+            "health": console.HEALTH,
+        },
+        "verbs": list(VERBS),
         "mounting": _defaults(QueuedMailer.enable_admin, {"self", "auth", "uses"}),
+        "accounts": _defaults(QueuedMailer.enable_auth, {"self", "auth"}),
+        "approval": _defaults(QueuedMailer.enable_approval, {"self", "auth", "approvers", "uses"}),
         "scheduling": _defaults(QueuedMailer.enable_scheduler, {"self", "scheduler"}),
     }
 

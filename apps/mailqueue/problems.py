@@ -37,13 +37,14 @@ class Problem:
         return f"{self.summary}{where}{said} {self.remedy}"
 
 
-def report(db: Any, failure: Failure, transport: str, now: float) -> Problem | None:
+def report(db: Any, failure: Failure, transport: str, now: float, place: str = "") -> Problem | None:
     """Enter a failure in the log, or count it where it is there already.
 
     Args:
         failure: what went wrong.
         transport: the transport's name; "" where none could be made.
         now: epoch seconds.
+        place: as for remedies.advice().
 
     Returns:
         The entry if it is a new one, to be announced after the commit; None if it was open already.
@@ -51,7 +52,7 @@ def report(db: Any, failure: Failure, transport: str, now: float) -> Problem | N
     cause = cause_of(failure, transport)
     if _count(db, cause, failure, now):
         return None
-    summary, remedy = advice(failure)
+    summary, remedy = advice(failure, transport, place)
     try:
         with savepoint(db):
             db[PROBLEM].insert(
@@ -90,6 +91,33 @@ def _count(db: Any, cause: str, failure: Failure, now: float) -> bool:
     return bool(counted)
 
 
+def acknowledge(db: Any, problem_id: int, who: str, now: float) -> str | None:
+    """Note that somebody sees to an open entry. In the caller's transaction.
+
+    Returns:
+        Its summary; None where it is not open, or somebody sees to it already.
+    """
+    table = db[PROBLEM]
+    untold = (table.id == problem_id) & (table.status == OPEN) & (table.acknowledged_on == None)  # noqa: E711
+    if not db(untold).update(acknowledged_on=now, acknowledged_by=who):
+        return None
+    return str(table(problem_id).summary)
+
+
+def resolve_one(db: Any, problem_id: int, now: float) -> str | None:
+    """An administrator says that an entry is over; if it is not, it comes back as a new one.
+
+    Returns:
+        Its summary; None where it is not open.
+    """
+    table = db[PROBLEM]
+    found = db((table.id == problem_id) & (table.status == OPEN)).select(table.summary).first()
+    if found is None:
+        return None
+    _resolve(db, table.id == problem_id, now)
+    return str(found.summary)
+
+
 def any_open(db: Any) -> bool:
     """Whether there is an open entry at all; cheap."""
     return not db(db[PROBLEM].status == OPEN).isempty()
@@ -101,8 +129,11 @@ def resolve_rule(db: Any, rule: str, now: float) -> None:
 
 
 def resolve_settings(db: Any, now: float) -> None:
-    """The settings can be used now: resolve what was found in them before any transport was made."""
-    _resolve(db, db[PROBLEM].stage == words.CONFIG, now)
+    """The settings can be used now: resolve what was found in them before any transport was made.
+
+    What was said of a transport, such as that a file of it cannot be read, shows when it is opened.
+    """
+    _resolve(db, (db[PROBLEM].stage == words.CONFIG) & (db[PROBLEM].transport == ""), now)
 
 
 def resolve_way(db: Any, transport: str, now: float, *, but: str = "") -> None:
@@ -116,22 +147,39 @@ def resolve_way(db: Any, transport: str, now: float, *, but: str = "") -> None:
     _resolve(db, way & (table.cause != but), now)
 
 
-def resolve_others(db: Any, transport: str, now: float) -> None:
-    """This is the only way out now: resolve what was said of others that were configured before."""
-    _resolve(db, ~db[PROBLEM].transport.belongs(["", transport]), now)
+def resolve_others(db: Any, transports: Collection[str], now: float) -> None:
+    """These are the ways out now: resolve what was said of others that were configured before."""
+    _resolve(db, ~db[PROBLEM].transport.belongs(["", *transports]), now)
 
 
-def resolve_unless(db: Any, transport: str, kinds: Collection[str], now: float) -> None:
+def is_open(db: Any, rules: Collection[str]) -> bool:
+    """Whether there is an open entry of one of these rules that is of no transport."""
+    return not db(db[PROBLEM].open_key.belongs([f"{rule}@" for rule in rules])).isempty()
+
+
+def resolve_unless(
+    db: Any,
+    transport: str,
+    kinds: Collection[str],
+    now: float,
+    *,
+    besides: Collection[str] = ("",),
+    lasting: Collection[str] = (),
+) -> None:
     """Mail went out over this transport: resolve what was said of it, and of no transport.
 
     Args:
         kinds: the failure kinds for which messages still wait; their entries stay open.
+        besides: further names for which the same holds; () where some transport cannot even be made.
+        lasting: rules whose entries stay open where they are of no transport.
     """
     table = db[PROBLEM]
-    gone = table.transport.belongs(["", transport]) & ~table.failure_kind.belongs(list(kinds))
+    gone = table.transport.belongs([transport, *besides]) & ~table.failure_kind.belongs(list(kinds))
     # A mail that was given up does not come back with the next one that is sent.
-    over = (table.stage != words.BUILD) | (table.last_seen < now - IN_VIEW)
-    _resolve(db, gone & over, now)
+    given_up = (table.stage == words.BUILD) & (table.failure_kind != words.CONFIGURATION)
+    over = ~given_up | (table.last_seen < now - IN_VIEW)
+    lasts = table.cause.belongs([f"{rule}@" for rule in lasting])
+    _resolve(db, gone & over & ~lasts, now)
 
 
 def _resolve(db: Any, which: Any, now: float) -> None:

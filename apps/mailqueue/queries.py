@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from . import database, words
+from . import database, sql, words
+from .finding import Search
+from .masking import masked
 from .problems import OPEN
+from .selection import Selection
 from .tables import ATTEMPT, CONTENT, LESSON, MESSAGE, PROBLEM, RECIPIENT, TRANSPORT, WINDOW
 
+MOST_LISTED = 10_000  # messages of one status that a page counts
 MOST_COUNTED = 1000  # recipients that wait for one limit; beyond that, how many makes no difference
 
 
@@ -20,6 +25,13 @@ def counts(db: Any) -> dict[str, int]:
     return {status: found.get(status, 0) for status in words.MESSAGE_STATUSES}
 
 
+def counts_up_to_a_bound(db: Any) -> dict[str, int]:
+    """How many messages there are in each status, MOST_LISTED + 1 for more than that."""
+    some = f"SELECT 1 FROM {MESSAGE} WHERE status = %s LIMIT {MOST_LISTED + 1}"
+    counted = f"SELECT COUNT(*) FROM ({some}) AS part"
+    return {status: sql.fetch(db, counted, status)[0][0] for status in words.MESSAGE_STATUSES}
+
+
 def is_due(db: Any, message_id: int, now: float) -> bool:
     """Whether a message waits to be sent at this moment."""
     message = db[MESSAGE]
@@ -27,73 +39,78 @@ def is_due(db: Any, message_id: int, now: float) -> bool:
 
 
 def messages(
-    db: Any,
-    *,
-    status: str | None = None,
-    search: str = "",
-    before: int | None = None,
-    after: int | None = None,
-    limit: int = 50,
+    db: Any, *, before: int | None = None, limit: int = 50, **chosen: str | None
 ) -> list[dict[str, Any]]:
-    """Messages, the newest first.
+    """Messages, the newest first, however many others have to be looked at; rows as of listed().
 
     Args:
-        status: only those.
-        search: part of a recipient's address, or of the subject; upper and lower case alike.
         before: only those with a smaller id: the page after the one that ended there.
-        after: only the next ones with a greater id: the page before the one that began there.
         limit: how many at most.
+        chosen: which ones, as the fields of a selection.Selection.
+    """
+    ids: list[int] = []
+    for found in Search(db, Selection(**chosen)).steps(limit=limit, before=before):
+        ids += found.ids
+        if len(ids) >= limit:
+            break
+    return listed(db, ids[:limit])
+
+
+def listed(db: Any, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Messages as a list shows them, the newest first.
 
     Returns:
-        The rows of the message table, each with "addresses", its first recipients, and
-        "has_content", whether its text is still stored.
+        The rows of the message table, keys in their subjects hidden, each with "addresses", its first
+        recipients, and "has_content", whether its text is still stored.
     """
+    if not ids:
+        return []
     table = db[MESSAGE]
-    wanted = _wanted(db, status, search)
-    if before is not None:
-        wanted &= table.id < before
-    if after is not None:
-        wanted &= table.id > after
-    order = ~table.id if after is None else table.id
-    rows: list[dict[str, Any]] = db(wanted).select(orderby=order, limitby=(0, limit)).as_list()
-    rows.sort(key=lambda row: int(row["id"]), reverse=True)
-    stored = _with_content(db, [row["id"] for row in rows])
+    rows: list[dict[str, Any]] = db(table.id.belongs(list(ids))).select(orderby=~table.id).as_list()
+    stored, addresses = _with_content(db, ids), _first_addresses(db, ids)
     for row in rows:
-        row["addresses"] = _first_addresses(db, row["id"])
+        row["subject"] = masked(row["subject"] or "", row["category"])
+        row["addresses"] = addresses[row["id"]]
         row["recipients"] = row["recipients"] or len(row["addresses"])  # NULL in a damaged row
         row["has_content"] = row["id"] in stored
     return rows
 
 
-def _wanted(db: Any, status: str | None, search: str) -> Any:
-    table, recipient = db[MESSAGE], db[RECIPIENT]
-    wanted = table.id > 0
-    if status:
-        wanted &= table.status == status
-    if search:
-        to_them = db(recipient.address.contains(search))._select(recipient.message_ref)
-        wanted &= table.subject.contains(search) | table.id.belongs(to_them)
-    return wanted
-
-
-def _with_content(db: Any, ids: list[int]) -> set[int]:
+def _with_content(db: Any, ids: Sequence[int]) -> set[int]:
     content = db[CONTENT]
-    first_chunks = content.message_ref.belongs(ids) & (content.chunk_no == 0)
+    first_chunks = content.message_ref.belongs(list(ids)) & (content.chunk_no == 0)
     return {row.message_ref for row in db(first_chunks).select(content.message_ref)}
 
 
-def _first_addresses(db: Any, message_id: int) -> list[str]:
+def _first_addresses(db: Any, ids: Sequence[int]) -> dict[int, list[str]]:
+    """Of each message the first three."""
+    found: dict[int, list[str]] = {message_id: [] for message_id in ids}
+    hint = "FORCE INDEX (mailqueue_recipient_message_idx)" if database.engine(db) == database.MYSQL else ""
+    first = (
+        f"SELECT id, message_ref, address FROM {RECIPIENT} {hint} WHERE message_ref = %s ORDER BY id LIMIT 3"
+    )
+    for some in sql.portions(list(ids), 100):
+        each = " UNION ALL ".join(f"SELECT * FROM ({first}) AS part_{place}" for place in range(len(some)))
+        for _, message_id, address in sorted(sql.fetch(db, each, *some)):
+            found[message_id].append(address or "")
+    return found
+
+
+def recipients(db: Any, message_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """The recipients of some messages, by the messages' ids."""
     recipient = db[RECIPIENT]
-    own = db(recipient.message_ref == message_id)
-    return [row.address or "" for row in own.select(recipient.address, orderby=recipient.id, limitby=(0, 3))]
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in db(recipient.message_ref.belongs(list(message_ids))).select(orderby=recipient.id).as_list():
+        found.setdefault(row["message_ref"], []).append(row)
+    return found
 
 
 def message(db: Any, message_id: int) -> dict[str, Any] | None:
     """One message, or None.
 
     Returns:
-        Its row, with "recipients_list" and "attempts_list" (the latest first), the first 1000 of
-        each, and "has_content".
+        Its row, keys in its subject hidden, with "recipients_list" and "attempts_list" (the latest
+        first), the first 1000 of each, and "has_content".
     """
     row = db[MESSAGE](message_id)
     if row is None:
@@ -101,12 +118,15 @@ def message(db: Any, message_id: int) -> dict[str, Any] | None:
     recipient, attempt = db[RECIPIENT], db[ATTEMPT]
     found: dict[str, Any] = row.as_dict()
     recipients = db(recipient.message_ref == message_id).select(orderby=recipient.id, limitby=(0, 1000))
-    addresses = {person.id: person.address for person in recipients}
+    people = {person.id: person for person in recipients}
     attempts = db(attempt.message_ref == message_id).select(orderby=~attempt.id, limitby=(0, 1000)).as_list()
     for made in attempts:
-        made["address"] = addresses.get(made["recipient_ref"], "")
+        person = people.get(made["recipient_ref"])
+        made["address"] = person.address if person else ""
+        made["provider_id"] = person.provider_id if person and made["outcome"] == words.SENT else None
     return {
         **found,
+        "subject": masked(found["subject"] or "", found["category"]),
         "recipients": found["recipients"] or len(recipients),  # NULL in a damaged row
         "recipients_list": recipients.as_list(),
         "attempts_list": attempts,
@@ -124,6 +144,12 @@ def problems(db: Any, *, open_only: bool = False, limit: int = 100) -> list[dict
     return rows
 
 
+def transports(db: Any) -> list[str]:
+    """The names of all transports that were ever used."""
+    table = db[TRANSPORT]
+    return [row.name for row in db(table.id > 0).select(table.name, orderby=table.name)]
+
+
 def paused_transports(db: Any) -> list[dict[str, Any]]:
     """The transports that are paused, with reason, since when, and the next probe."""
     table = db[TRANSPORT]
@@ -139,19 +165,29 @@ def stoppages(db: Any) -> list[dict[str, Any]]:
         transport, or None where the settings are such that there is no transport at all.
     """
     table = db[PROBLEM]
-    paused = {row["name"]: row for row in paused_transports(db)}
+    paused = paused_transports(db)
     found: dict[str, dict[str, Any]] = {}
     for row in db(table.status == OPEN).select(orderby=table.last_seen).as_list():
-        if row["transport"] in paused or row["stage"] == words.CONFIG:
-            transport = paused.get(row["transport"], {})
-            row["paused_on"], row["next_probe"] = transport.get("paused_on"), transport.get("next_probe")
+        transport = next((one for one in paused if _is_why(row, one)), None)
+        if transport or (row["stage"] == words.CONFIG and not row["transport"]):
+            known = transport or {}
+            row["paused_on"], row["next_probe"] = known.get("paused_on"), known.get("next_probe")
             found[row["transport"]] = row
     return list(found.values())
 
 
+def _is_why(problem: dict[str, Any], paused: dict[str, Any]) -> bool:
+    """Whether a transport may be paused because of a problem; that of a key is of no transport."""
+    if problem["transport"] == paused["name"]:
+        return True
+    of_keys = problem["stage"] == words.BUILD and problem["failure_kind"] == words.CONFIGURATION
+    return of_keys and not problem["transport"] and bool(paused["stage"] == words.BUILD)
+
+
 def open_problems(db: Any) -> int:
-    """How many entries of the problem log are open."""
-    return int(db(db[PROBLEM].status == OPEN).count())
+    """How many entries of the problem log are open, and nobody has said that they see to them."""
+    table = db[PROBLEM]
+    return int(db((table.status == OPEN) & (table.acknowledged_on == None)).count())  # noqa: E711
 
 
 def held_back(db: Any, now: float, limit: int = 50) -> list[dict[str, Any]]:
@@ -190,9 +226,8 @@ def any_held_back(db: Any, now: float) -> bool:
 
 def _waiting(db: Any, name: str) -> dict[str, Any]:
     """How many recipients wait for this limit, and until when the first; reads an index, never all of it."""
-    sign = "?" if database.engine(db) == database.SQLITE else "%s"
-    waiting = f"FROM {RECIPIENT} WHERE held_by = {sign} AND due IS NOT NULL"
-    some = f"SELECT COUNT(*) FROM (SELECT 1 {waiting} LIMIT {MOST_COUNTED + 1}) some"
-    ((number,),) = db.executesql(some, (name,))
-    ((until,),) = db.executesql(f"SELECT MIN(due) {waiting}", (name,))
+    waiting = f"FROM {RECIPIENT} WHERE held_by = %s AND due IS NOT NULL"
+    some = f"SELECT COUNT(*) FROM (SELECT 1 {waiting} LIMIT {MOST_COUNTED + 1}) AS part"
+    ((number,),) = sql.fetch(db, some, name)
+    ((until,),) = sql.fetch(db, f"SELECT MIN(due) {waiting}", name)
     return {"waiting": number, "until": until}

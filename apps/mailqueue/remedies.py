@@ -15,43 +15,88 @@ class Advice(NamedTuple):
     remedy: str
 
 
-_NO_MAIL_LOST = "Nothing is lost: the mail waits, and goes out by itself once this is repaired."
+NO_MAIL_LOST = "Nothing is lost: the mail waits, and goes out by itself once this is repaired."
+NO_WORKER = Advice(
+    "Mail is due, and nobody sends it.",
+    "See that the site's scheduler is running (py4web: USE_SCHEDULER in settings.py; web2py: web2py.py"
+    " -K yourapp) and has mail.enable_scheduler, or the process or cron job that sends the mail instead.",
+)
 
 _ADVICE = {
     "no-server": Advice(
         "No mail server is configured.",
-        "Set the server of the mailer (SMTP_SERVER in settings.py) to host:port of your mail server,"
+        "Set the server of the mailer (py4web: SMTP_SERVER in settings.py) to host:port of your mail server,"
         " for example mail.your-domain.org:587.",
     ),
     "no-sender": Advice(
         "No sender address is configured.",
-        "Set the sender of the mailer (SMTP_SENDER in settings.py) to an address that your mail server"
-        " lets you send from.",
+        "Set the sender of the mailer (py4web: SMTP_SENDER in settings.py) to an address that your mail"
+        " server lets you send from.",
     ),
     "example-sender": Advice(
         "The sender address is still the example that the site's template came with.",
-        "Set the sender of the mailer (SMTP_SENDER in settings.py) to an address of your own.",
+        "Set the sender of the mailer (py4web: SMTP_SENDER in settings.py) to an address of your own.",
     ),
     "bad-sender": Advice(
         "The configured sender is not an e-mail address.",
-        "Correct the sender of the mailer (SMTP_SENDER in settings.py): name@domain, or"
+        "Correct the sender of the mailer (py4web: SMTP_SENDER in settings.py): name@domain, or"
         " Site Name <name@domain>.",
     ),
     "bad-login": Advice(
         "The configured login cannot be right.",
-        "Set the login of the mailer (SMTP_LOGIN in settings.py) to user:password, or to None.",
+        "Set the login of the mailer (py4web: SMTP_LOGIN in settings.py) to user:password, or to None.",
     ),
     "unknown-server": Advice(
         "The configured mail server is of a kind that this version cannot use.",
-        "Set the server of the mailer (SMTP_SERVER in settings.py) to host:port, or to logging.",
+        "Set the server of the mailer (py4web: SMTP_SERVER in settings.py) to host:port, or to logging.",
     ),
     "bad-server-address": Advice(
         "The address of the mail server cannot be right.",
-        "Correct the server of the mailer (SMTP_SERVER in settings.py): host:port, the port a number.",
+        "Correct the server of the mailer (py4web: SMTP_SERVER in settings.py): host:port, the port a"
+        " number.",
+    ),
+    "bad-transport": Advice(
+        "One of the configured transports cannot be used.",
+        "Correct it in transports= or routes= of the mailer; what is wrong with it is said below.",
+    ),
+    "missing-extra": Advice(
+        "One of the configured transports needs a package that is not installed.",
+        "Install it with the command below, in the site's own Python environment, and restart the site.",
     ),
     "bad-ca-file": Advice(
         "The file of trusted certificates for the mail server cannot be read.",
         "Set ca_file to a readable file in PEM format, or leave it out to trust the system's.",
+    ),
+    "bad-client-certificate": Advice(
+        "The certificate with which this site shows itself to the mail server cannot be read.",
+        "Set cert_file and key_file to readable files in PEM format that belong together, the key without a"
+        " password.",
+    ),
+    "dkim-key": Advice(
+        "A key for DKIM cannot be used, so mail that is to be signed with it is not sent.",
+        "Correct the key in dkim= of the mailer, or its file; what is wrong with it is said below.",
+    ),
+    "dkim-extra": Advice(
+        "DKIM is configured, and a package that it needs is not installed.",
+        "Install it with the command below, in the site's own Python environment, and restart the site.",
+    ),
+    "cipher-settings": Advice(
+        "Mail is to be signed or encrypted, but the settings do not say how.",
+        "Set mail.settings.cipher_type to 'gpg' or 'x509', and sign, encrypt or both to True.",
+    ),
+    "cipher-extra": Advice(
+        "Mail is to be signed or encrypted, and a package that this needs is not installed.",
+        "Install it with the command below, in the site's own Python environment, and restart the site.",
+    ),
+    "smime-key": Advice(
+        "Mail cannot be signed or encrypted by S/MIME, so it is not sent.",
+        "Correct mail.settings.x509_sign_keyfile and what belongs to it, or the files; what is wrong is said"
+        " below.",
+    ),
+    "pgp-key": Advice(
+        "Mail cannot be signed or encrypted by OpenPGP, so it is not sent.",
+        "See that gpg is installed, and that the keyring in mail.settings.gpg_home holds the key that is"
+        " missing, valid and not expired; what gpg said is below.",
     ),
     "journal-not-writable": Advice(
         "The disk of the workers' journals is full, or the journals cannot be written there.",
@@ -64,21 +109,21 @@ _ADVICE = {
     ),
     "name-not-known": Advice(
         "There is no host with the name of the configured mail server.",
-        "Check the spelling of the server (SMTP_SERVER in settings.py).",
+        "Check the spelling of the server (py4web: SMTP_SERVER in settings.py).",
     ),
     "connect-refused": Advice(
         "The mail server refuses the connection.",
-        "Check host and port of the server (SMTP_SERVER in settings.py; 587 is usual with tls=True, 465 with"
-        " ssl=True), and that the mail server is running.",
+        "Check host and port of the server (py4web: SMTP_SERVER in settings.py; 587 is usual with"
+        " tls=True, 465 with ssl=True), and that the mail server is running.",
     ),
     "connect-timeout": Advice(
         "The mail server cannot be reached: no answer to the connection.",
-        "Check host and port of the server (SMTP_SERVER in settings.py), and whether a firewall or your"
-        " hosting company blocks outgoing mail ports.",
+        "Check host and port of the server (py4web: SMTP_SERVER in settings.py), and whether a firewall"
+        " or your hosting company blocks outgoing mail ports.",
     ),
     "unreachable": Advice(
         "The mail server cannot be reached.",
-        "Check host and port of the server (SMTP_SERVER in settings.py) and this machine's network.",
+        "Check host and port of the server (py4web: SMTP_SERVER in settings.py) and this machine's network.",
     ),
     "timed-out": Advice(
         "The mail server takes the connection but does not answer.",
@@ -123,61 +168,88 @@ _ADVICE = {
     ),
     "tls-required": Advice(
         "The mail server insists on an encrypted connection.",
-        "Set tls=True (SMTP_TLS in settings.py), or ssl=True for port 465.",
+        "Set tls=True (py4web: SMTP_TLS in settings.py), or ssl=True for port 465.",
     ),
     "auth-not-offered": Advice(
         "A login is configured, but the mail server does not offer one.",
-        "Many servers offer it only on an encrypted connection: set tls=True (SMTP_TLS in settings.py)."
-        " If the server needs none, set the login to None.",
+        "Many servers offer it only on an encrypted connection: set tls=True (py4web: SMTP_TLS in"
+        " settings.py). If the server needs none, set the login to None.",
     ),
     "auth-rejected": Advice(
         "The mail server rejects user name or password.",
-        "Correct the login of the mailer (SMTP_LOGIN in settings.py), user:password. Some providers want a"
-        " password made for this application.",
+        "Correct the login of the mailer (py4web: SMTP_LOGIN in settings.py), user:password. Some"
+        " providers want a password made for this application.",
     ),
     "password-transition": Advice(
         "The mail server wants the password of this account to be changed.",
-        "Follow the provider's instructions, then correct the login (SMTP_LOGIN in settings.py).",
+        "Follow the provider's instructions, then correct the login (py4web: SMTP_LOGIN in settings.py).",
     ),
     "login-not-ascii": Advice(
         "User name or password hold a character that this login cannot carry.",
-        "Correct the login of the mailer (SMTP_LOGIN in settings.py).",
+        "Correct the login of the mailer (py4web: SMTP_LOGIN in settings.py).",
     ),
     "auth-required": Advice(
         "The mail server wants a login before it takes mail.",
-        "Set the login of the mailer (SMTP_LOGIN in settings.py) to user:password.",
+        "Set the login of the mailer (py4web: SMTP_LOGIN in settings.py) to user:password.",
     ),
     "relay-denied": Advice(
         "The mail server does not pass mail on to some of the recipients' servers.",
-        "Usually a login is missing (SMTP_LOGIN in settings.py), or this machine must be allowed to relay.",
+        "Usually a login is missing (py4web: SMTP_LOGIN in settings.py), or this machine must be allowed"
+        " to relay.",
     ),
     "relay-denied-for-now": Advice(
         "The mail server does not pass mail on to some of the recipients' servers at the moment.",
-        "Usually a login is missing (SMTP_LOGIN in settings.py), or this machine must be allowed to relay.",
+        "Usually a login is missing (py4web: SMTP_LOGIN in settings.py), or this machine must be allowed"
+        " to relay.",
     ),
     "sender-rejected": Advice(
         "The mail server does not let this site send with this sender address.",
-        "Set the sender (SMTP_SENDER in settings.py) to an address that belongs to the login, or have it"
-        " verified with your provider.",
+        "Set the sender (py4web: SMTP_SENDER in settings.py) to an address that belongs to the login, or"
+        " have it verified with your provider.",
+    ),
+    "sending-paused": Advice(
+        "The provider has stopped all sending of this account.",
+        "Log in there to see why, and have it allowed again; its own words are below.",
     ),
     "sender-not-ascii": Advice(
         "The sender address holds a character that this mail server cannot take.",
-        "Set the sender (SMTP_SENDER in settings.py) to an address of plain letters.",
+        "Set the sender (py4web: SMTP_SENDER in settings.py) to an address of plain letters.",
     ),
     "sender-not-authenticated": Advice(
         "Mail of this site is refused because its sender's domain does not vouch for it (SPF, DKIM, or the"
         " name of the sending machine).",
         "Correct the DNS records of the sender's domain; the server's own words below say which.",
     ),
-    "no-worker": Advice(
-        "Mail is due, and nobody sends it.",
-        "See that the site's scheduler is running (USE_SCHEDULER in settings.py, and mail.enable_scheduler),"
-        " or the process or cron job that sends the mail instead.",
-    ),
+    "no-worker": NO_WORKER,
     "auth-mail-not-queued": Advice(
         "A mail of the login system could not be put into the queue and was given up.",
         "The person concerned did not get it. The reason is below; correct the account's address or the"
         " text of the mail.",
+    ),
+    "no-base-url": Advice(
+        "A mail with a link was not sent, because the address of this site is not configured.",
+        "Give the app's address, such as https://your-domain.org/yourapp, to mail.enable_auth as base_url, or"
+        " its domain to the server as PY4WEB_DOMAINS. Whoever did not get a mail can ask for it again then.",
+    ),
+    "no-approvers": Advice(
+        "An account waits for approval, and there is nobody to ask.",
+        "See which approvers mail.enable_approval was given, and that the group has active members. Accounts"
+        " that wait are on the page Pending accounts.",
+    ),
+    "too-many-account-mails": Advice(
+        "Mails about accounts were not sent, because there were too many for one address or one visitor.",
+        "Somebody may be flooding an address with mail from this site, and nothing is to be done. If it hits"
+        " visitors who mean well, raise mails_per_address or mails_per_client of mail.enable_auth; behind a"
+        " proxy see that it tells the visitor's address in X-Forwarded-For.",
+    ),
+    "template-broken": Advice(
+        "A mail template of this site cannot be used; the shipped one is used in its place.",
+        "Correct the template, its layout or its translation as said below, in templates/mail or translations"
+        " of the app.",
+    ),
+    "greylisted": Advice(
+        "The mail server puts off senders that it does not know yet (greylisting).",
+        "Nothing is to be done: it takes the mail when it comes again after some minutes.",
     ),
     "unknown-exception": Advice(
         "Sending met an error that mailqueue does not know.",
@@ -194,8 +266,58 @@ _OF_A_KIND = {
 _OTHERWISE = Advice("The mail server does not take mail at the moment.", "Its own words are below.")
 
 
-def advice(failure: Failure) -> Advice:
-    """Plain words for a failure; where it stops mail, they say that none is lost."""
+# What to do where the site has transports instead of a server, a login, tls and ssl.
+_ADDRESS = (
+    "Check {transport} in {place} of the mailer: its host and port, that tls= fits the port (587 is usual"
+    " with STARTTLS, 465 with smtps://), that the server is running, and that no firewall or hosting company"
+    " blocks outgoing mail ports."
+)
+_TLS = (
+    "Correct {transport} in {place} of the mailer: STARTTLS (tls=required) is usual on port 587, smtps:// on"
+    " port 465; tls=none is for a server on this very machine."
+)
+_LOGIN = (
+    "Correct user name and password, or the key, of {transport} in {place} of the mailer. Some providers want"
+    " a password made for this application; many servers offer a login only on an encrypted connection."
+)
+_RELAY = (
+    "Usually a login is missing in {transport} in {place} of the mailer, or this machine must be allowed to"
+    " relay."
+)
+_OF_A_TRANSPORT = {
+    "bad-server-address": _ADDRESS,
+    "name-not-known": _ADDRESS,
+    "connect-refused": _ADDRESS,
+    "connect-timeout": _ADDRESS,
+    "unreachable": _ADDRESS,
+    "timed-out": _ADDRESS,
+    "connection-lost": _ADDRESS,
+    "not-tls": _TLS,
+    "tls-error": _TLS,
+    "starttls-not-offered": _TLS,
+    "tls-required": _TLS,
+    "bad-login": _LOGIN,
+    "auth-not-offered": _LOGIN,
+    "auth-rejected": _LOGIN,
+    "password-transition": _LOGIN,
+    "login-not-ascii": _LOGIN,
+    "auth-required": _LOGIN,
+    "relay-denied": _RELAY,
+    "relay-denied-for-now": _RELAY,
+}
+OF_TRANSPORTS = tuple(dict.fromkeys(_OF_A_TRANSPORT.values()))  # as they are stored, for Told.read
+
+
+def advice(failure: Failure, transport: str = "", place: str = "") -> Advice:
+    """Plain words for a failure; where it stops mail, they say that none is lost.
+
+    Args:
+        transport: the name of the one that it met.
+        place: which setting of the mailer describes that, such as "transports="; "" is the server.
+    """
     found = _ADVICE.get(failure.rule) or _OF_A_KIND.get(failure.kind, _OTHERWISE)
+    remedy = found.remedy
+    if place and failure.rule in _OF_A_TRANSPORT:
+        remedy = _OF_A_TRANSPORT[failure.rule].format(transport=transport, place=place)
     waits = failure.kind == words.CONFIGURATION or failure.stage in words.TRANSPORT_STAGES
-    return Advice(found.summary, f"{found.remedy} {_NO_MAIL_LOST}" if waits else found.remedy)
+    return Advice(found.summary, f"{remedy} {NO_MAIL_LOST}" if waits else remedy)

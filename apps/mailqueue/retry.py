@@ -64,7 +64,7 @@ class Decision:
     counts: bool  # whether this attempt is added to the recipient's attempts
 
 
-def delay_before(attempt: int, policy: RetryPolicy, rng: random.Random) -> float:
+def delay_before(attempt: int, policy: RetryPolicy, rng: random.Random, least: float = 0.0) -> float:
     """The seconds to wait after an attempt that failed.
 
     Args:
@@ -72,6 +72,7 @@ def delay_before(attempt: int, policy: RetryPolicy, rng: random.Random) -> float
         policy: how fast the delays grow.
         rng: where the jitter comes from. It is applied last, so that messages which have reached the
             longest delay do not all come back in the same second.
+        least: seconds that an earlier try would be in vain for; no more than the longest delay counts.
 
     Returns:
         Seconds, between (1 - jitter) and (1 + jitter) times the grown delay.
@@ -80,6 +81,7 @@ def delay_before(attempt: int, policy: RetryPolicy, rng: random.Random) -> float
         grown = policy.first_delay * policy.factor ** max(attempt - 1, 0)
     except OverflowError:
         grown = policy.longest_delay
+    grown = max(grown, least / (1 - policy.jitter))
     return min(grown, policy.longest_delay) * rng.uniform(1 - policy.jitter, 1 + policy.jitter)
 
 
@@ -116,7 +118,7 @@ def decide(
         return Decision(QUEUED, 0.0, counts=False)
     bound = policy.doubt_attempts if failure.kind == IN_DOUBT else policy.bounded_attempts
     given_up = age >= policy.give_up_after or (failure.bounded and attempts >= bound)
-    delay = None if given_up else delay_before(attempts, policy, rng)
+    delay = None if given_up else delay_before(attempts, policy, rng, failure.least_delay)
     if failure.kind == IN_DOUBT:
         return Decision(IN_DOUBT, delay if resend_doubt else None, counts=True)
     if given_up:

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from queue import SimpleQueue
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 from . import words
+from .ahead import Job, LookAhead
 from .classify import Failure, classify_exception
 from .compose import Envelope
-from .delivery import close, hand_over
-from .outbox import Claimed, Finished, Outcome
-from .retry import decide
+from .delivery import close, go_on, hand_over, letter_ahead
+from .lines import Lines
+from .outbox import Claimed, Finished
+from .outcomes import outcomes
+from .own_rules import judged
+from .series import ClaimedSeries, Passed
 from .shift import Shift
+from .signing.seal import has_own_from
 from .site import Site
-from .terms import RESEND
-from .transports.base import Answer, Transport
-from .way import is_everybodys
+from .transports.base import Answer, Letter, Transport
+from .way import WORKERS_OWN, Way, is_everybodys
+from .ways import EXHAUSTED, OF_THE_TRANSPORT, Ways, another_may
 
-
-@dataclass(frozen=True)
-class Job:
-    """A claimed message with its text."""
-
-    claimed: Claimed
-    mime: bytes
+NO_WAY = Failure(
+    words.CONFIGURATION, words.CONNECT, "all-paused", "the transports that may take it are paused"
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Tried:
     claimed: Claimed
     finished: Finished
     answers: tuple[Answer, ...]
+    way: Way
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -48,19 +51,42 @@ class Untried:
     """A message was not handed over, or nothing of it counts: it can go back as it was.
 
     Args:
-        blocking: what blocks the way; None where this worker may begin no message any more.
+        blocking: what blocks its ways, NO_WAY if it found them blocked; None where this worker may
+            begin no message any more, or another connection is to have this one.
     """
 
     claimed: Claimed
     sender: Sender
     blocking: Failure | None
 
+    @property
+    def ends_sender(self) -> bool:
+        """Whether that was its last message."""
+        return self.blocking is not None and self.blocking is not NO_WAY
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A message did not go this way, and may go another one.
+
+    Args:
+        failures: what met its recipients.
+        blocking: what would meet other messages too; None: those may try.
+    """
+
+    way: Way
+    failures: tuple[Failure, ...]
+    blocking: Failure | None
+
 
 @dataclass(frozen=True)
 class Died:
-    """The thread ended on an exit such as SystemExit, which is to go on in the drain's own thread."""
+    """The thread ended on an error of our own, which is to go on in the drain's own thread."""
 
     error: BaseException
+
+
+Result: TypeAlias = "Tried | Untried | Missed | Passed | Died"
 
 
 class _LeaseLost(Exception):
@@ -73,72 +99,187 @@ class Sender(threading.Thread):
     Args:
         site: whose mail it is.
         shift: the worker's.
-        transport: its own, open or not.
+        ways: which way a message may go.
+        lines: the connection's own transports, open or not; further ones as messages need them.
         jobs: where it takes messages from; None ends it.
         results: where it says what came of each.
-        give_back: takes the transport when there is no more to do; one that blocks is closed.
     """
 
     def __init__(
         self,
         site: Site,
         shift: Shift,
-        transport: Transport,
+        ways: Ways,
+        lines: Lines,
         jobs: SimpleQueue[Job | None],
-        results: SimpleQueue[Tried | Untried | Died],
-        give_back: Callable[[Transport], None],
+        results: SimpleQueue[Result],
     ):
         super().__init__(name="mailqueue connection", daemon=True)
-        self._site, self._shift, self._transport = site, shift, transport
-        self._jobs, self._results, self._give_back = jobs, results, give_back
+        self._site, self._shift, self._ways, self._lines = site, shift, ways, lines
+        self._jobs, self._results = jobs, results
         self._lapsed = False
+        self._ahead = LookAhead(self._waiting_job, self._put_back, self._letter_of)
 
     def run(self) -> None:
-        """Work until there is a None among the jobs, or the way is blocked."""
+        """Work until there is a None among the jobs, or there is no way for a message."""
         try:
-            while (job := self._jobs.get()) is not None:
+            while (job := self._next_job()) is not None:
                 result = self._attempt(job)
                 self._results.put(result)
-                if isinstance(result, Untried) and result.blocking:
+                if isinstance(result, Tried):
+                    result = self._go_on(result.way) or result
+                if isinstance(result, Untried) and result.ends_sender:
+                    self._ahead.give_back()
                     break
             else:
-                self._give_back(self._transport)
+                self._lines.give_back()
                 return
         except BaseException as error:  # noqa: BLE001 - the drain's thread raises it
             self._results.put(Died(error))
-        close(self._transport)
+        self._lines.drop()
+
+    def _next_job(self) -> Job | None:
+        job, self._ahead.job = self._ahead.job, None
+        return job or self._jobs.get()
+
+    def _waiting_job(self) -> Job | None:
+        try:
+            job = self._jobs.get_nowait()
+        except Empty:
+            return None
+        if job is None:
+            self._jobs.put(None)  # the end, which _next_job() is to find
+        return job
+
+    def _put_back(self, job: Job) -> None:
+        self._results.put(Untried(job.claimed, self, None))
+
+    def _letter_of(self, job: Job) -> Letter | None:
+        if self._ways.first(job.claimed) is not self._lines.at_work:
+            return None
+        return letter_ahead(_envelope(job.claimed), job.mime, self._site.sender(), self._site.seal)
 
     def _attempt(self, job: Job) -> Tried | Untried:
+        """Hand a message over, by the first of its ways that takes it."""
         if not self._shift.may_begin():
+            self._lines.close()  # the server may know of this message already
             return Untried(job.claimed, self, None)
-        self._transport.stage = words.CONNECT  # not all transports say so themselves
+        ways = self._ways.of(job.claimed)
+        way = next(ways, None)
+        result: Tried | Untried = Untried(job.claimed, self, NO_WAY)
+        in_vain: list[Finished] = []
+        while way is not None:
+            latest = self._attempt_by(way, job)
+            if isinstance(latest, Tried) or isinstance(result, Untried):
+                result = latest
+            if self._is_final(way, latest):
+                break
+            missed, way = way, next(ways, None)
+            if isinstance(latest, Tried) and way is not None:
+                in_vain.append(latest.finished)
+                self._miss(missed, latest)
+        return self._concluded(result, in_vain)
+
+    def _concluded(self, result: Tried | Untried, in_vain: Sequence[Finished] = ()) -> Tried | Untried:
+        if not isinstance(result, Tried):
+            return result
+        earlier = tuple(one for one in in_vain if one is not result.finished)
+        if earlier:
+            result = replace(result, finished=result.finished._replace(in_vain=earlier))
+        if self._may_another_take(result):
+            self._shift.journal.released(result.claimed.id)
+            return Untried(result.claimed, self, NO_WAY)
+        return self._answered(result)
+
+    def _may_another_take(self, result: Tried) -> bool:
+        """Whether the message was too much for the transports that work, and another one is to come back."""
+        too_much = all(
+            answer.failure and answer.failure.rule in OF_THE_TRANSPORT for answer in result.answers
+        )
+        return too_much and self._ways.is_any_paused(result.claimed)
+
+    def _is_final(self, way: Way, result: Tried | Untried) -> bool:
+        """Whether the message is not to go another way; if the way itself is at fault, the drain is told."""
+        if isinstance(result, Tried):
+            return not all(answer.failure and another_may(answer.failure) for answer in result.answers)
+        blocking = result.blocking
+        if blocking is None:
+            return True
+        if blocking.stage in words.TRANSPORT_STAGES and self._lines.others_have(way):
+            return True  # the server takes no more connections; those that it took go on
+        way.fail()
+        self._lines.leave(way)
+        self._results.put(Missed(way, (), blocking))
+        return blocking.rule in WORKERS_OWN
+
+    def _miss(self, way: Way, result: Tried) -> None:
+        self._shift.journal.released(result.claimed.id)
+        exhausted = next((failure for failure in result.failures if failure.rule in EXHAUSTED), None)
+        if exhausted:
+            way.fail()
+        self._results.put(Missed(way, result.failures, exhausted))
+
+    def _attempt_by(self, way: Way, job: Job) -> Tried | Untried:
+        transport: Transport | None = None
         try:
-            self._transport.open()
-            name = self._transport.name
+            transport = self._lines.by(way, self._ahead)
+            transport.stage = words.CONNECT  # not all transports say so themselves
+            transport.open()
+            name = transport.name
             with self._shift.recording():
                 self._shift.journal.begun(job.claimed.id)
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
-            stage = self._transport.stage
-            close(self._transport)
+            stage = transport.stage if transport else words.CONFIG
+            if transport:
+                close(transport)
             return Untried(job.claimed, self, classify_exception(stage, error))
         started, begun = self._site.clock(), time.monotonic()
-        answers = self._hand_over(job)
-        blocking = self._blocking(job.claimed, answers)
+        answers = self._hand_over(transport, job)
+        return self._judged(way, name, job, answers, started, begun)
+
+    def _judged(
+        self, way: Way, transport: str, job: Job, answers: list[Answer], started: float, begun: float
+    ) -> Tried | Untried:
+        claimed = job.claimed
+        answers = [self._by_own_rules(answer) for answer in answers]
+        blocking = self._blocking(job, answers)
         if blocking or self._lapsed:
-            self._shift.journal.released(job.claimed.id)
-            return Untried(job.claimed, self, blocking)
+            self._shift.journal.released(claimed.id)
+            return Untried(claimed, self, blocking)
         finished = Finished(
-            message_id=job.claimed.id,
-            token=job.claimed.token,
-            transport=name,
+            message_id=claimed.id,
+            token=claimed.token,
+            transport=transport,
             started_on=started,
             duration=time.monotonic() - begun,
-            outcomes=tuple(outcomes(self._site, job.claimed, answers)),
+            outcomes=tuple(outcomes(self._site, claimed, answers)),
         )
-        self._shift.journal.answered(finished)
-        return Tried(job.claimed, finished, tuple(answers))
+        return Tried(claimed, finished, tuple(answers), way)
 
-    def _hand_over(self, job: Job) -> list[Answer]:
+    def _go_on(self, way: Way) -> Tried | Untried | None:
+        """Hand over the messages behind while all goes well; what became of the last one, if it did not."""
+        if self._ahead.job is None or not self._ways.is_only(way):
+            return None
+        transport = self._lines.by(way, self._ahead)
+        series = ClaimedSeries(self._site, self._shift, way, transport.name, self._ahead, self._results.put)
+        try:
+            answers = go_on(transport, series, series.at_stake)
+        finally:
+            series.waits()
+        if series.dotted is None:
+            return None
+        job, started, begun = series.dotted, series.started_on, series.begun
+        result = self._judged(way, transport.name, job, answers, started, begun)
+        self._is_final(way, result)
+        result = self._concluded(result)
+        self._results.put(result)
+        return result
+
+    def _answered(self, result: Tried) -> Tried:
+        self._shift.journal.answered(result.finished)
+        return result
+
+    def _hand_over(self, transport: Transport, job: Job) -> list[Answer]:
         claimed = job.claimed
         self._lapsed = False  # it may have been true of the message before
         ids = {recipient.address: recipient.id for recipient in claimed.recipients}
@@ -150,59 +291,31 @@ class Sender(threading.Thread):
                 self._lapsed = True
                 raise _LeaseLost
 
-        recipients = tuple((words.TO, address) for address in ids)
-        envelope = Envelope(claimed.sender, recipients, claimed.smtputf8)
-        return hand_over(self._transport, envelope, job.mime, self._site.sender(), before_dot)
+        return hand_over(
+            transport, _envelope(claimed), job.mime, self._site.sender(), before_dot, self._site.seal
+        )
 
-    def _blocking(self, claimed: Claimed, answers: Iterable[Answer]) -> Failure | None:
+    def _by_own_rules(self, answer: Answer) -> Answer:
+        """The answer as the site's own rules see it; what was taken, or is in doubt, stays that."""
+        if answer.failure is None or not self._ways.rules:
+            return answer
+        return replace(answer, failure=judged(answer.failure, self._ways.rules))
+
+    def _blocking(self, job: Job, answers: Iterable[Answer]) -> Failure | None:
         """What would meet every other message too; None where it met some of the recipients only.
 
         If just one of them has another answer, this message must not go back as it was: whom it was
         sent to would get it again.
         """
-        own = bool(claimed.sender)
+        own_sender, own_from = bool(job.claimed.sender), has_own_from(job.mime)
         failures = [answer.failure for answer in answers]
-        everybodys = all(failure and is_everybodys(failure, own_sender=own) for failure in failures)
+        everybodys = all(
+            failure and is_everybodys(failure, own_sender=own_sender, own_from=own_from)
+            for failure in failures
+        )
         return failures[0] if everybodys else None
 
 
-def outcomes(site: Site, claimed: Claimed, answers: Iterable[Answer]) -> Iterator[Outcome]:
-    """What becomes of the recipients, by the answers for them and the site's patience."""
-    now = site.clock()
-    by_address = {answer.recipient: answer for answer in answers}
-    some_taken = any(answer.failure is None for answer in by_address.values())
-    age = now - claimed.tried_on if claimed.tried_on is not None else 0.0
-    for recipient in claimed.recipients:
-        answer = by_address[recipient.address]
-        if answer.failure is None:
-            yield Outcome(
-                recipient.id,
-                words.SENT,
-                stage=answer.stage,
-                code=answer.code,
-                enhanced=answer.enhanced,
-                reply=answer.text,
-            )
-            continue
-        failure = answer.failure
-        decision = decide(
-            failure,
-            attempts=recipient.attempts + 1,
-            age=age,
-            policy=site.policy,
-            rng=site.rng,
-            resend_doubt=(claimed.doubt or site.doubt) == RESEND,
-            split_helps=some_taken,
-        )
-        yield Outcome(
-            recipient.id,
-            decision.status,
-            due=None if decision.delay is None else now + decision.delay,
-            counts=decision.counts,
-            stage=answer.stage,
-            failure_kind=failure.kind,
-            cause=failure.rule,
-            code=failure.code,
-            enhanced=failure.enhanced,
-            reply=failure.text,
-        )
+def _envelope(claimed: Claimed) -> Envelope:
+    addresses = dict.fromkeys(recipient.address for recipient in claimed.recipients)
+    return Envelope(claimed.sender, tuple((words.TO, address) for address in addresses), claimed.smtputf8)

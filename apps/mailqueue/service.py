@@ -35,7 +35,7 @@ def serve(site: Site, stop: threading.Event, *, watch: wakeup.Watch | None = Non
         watch: what to wait with; by default the best one for the database.
 
     Raises:
-        BaseException: an exit (classify.EXITS) out of a transport; nothing else.
+        BaseException: an exit (classify.is_exit); nothing else.
     """
     with closing(KeptTransports()) as kept, closing(watch or wakeup.watch(site.db, stop)) as waiting:
         _Service(site, stop, waiting, kept).run()

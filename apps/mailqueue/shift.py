@@ -17,9 +17,12 @@ from .site import Site
 logger = logging.getLogger("mailqueue")
 
 
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 def elapsed() -> float:
     """Seconds on a clock that nobody sets, and that goes on while the machine sleeps if there is one."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime(_CLOCK)
 
 
 class JournalNotWritable(DeliveryError):

@@ -9,6 +9,7 @@ driver, server or session time zone can shift them.
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,13 @@ DEDUPE = "mailqueue_dedupe"
 PULSE = "mailqueue_pulse"
 WINDOW = "mailqueue_window"
 LESSON = "mailqueue_lesson"
-TABLES = (MESSAGE, CONTENT, RECIPIENT, ATTEMPT, WORKER, TRANSPORT, PROBLEM, DEDUPE, PULSE, WINDOW, LESSON)
+ALLOWANCE = "mailqueue_allowance"
+APPROVAL = "mailqueue_approval"
+AUDIT = "mailqueue_audit"
+BULK = "mailqueue_bulk"
+RULE = "mailqueue_rule"
+
+_WORDS = frozenset({"status", "outcome", "failure_kind", "stage"})  # columns with one of ours
 
 # Length of an address: 64 octets of local part, "@", 255 of domain (RFC 5321 section 4.5.3.1).
 ADDRESS = 320
@@ -47,6 +54,25 @@ def local_time(moment: float | None, row: Any = None) -> str:
         return f"{moment:g}"
 
 
+def _in_words(value: Any, row: Any = None) -> str:
+    """A status or kind as people read it."""
+    return str(value or "").replace("_", " ")
+
+
+def _not_shown(value: Any, row: Any = None) -> str:
+    """What stands for a text that holds live links and codes."""
+    return f"({len(value or '')} characters, not shown here)"
+
+
+def _in_seconds(value: float | None, row: Any = None) -> str:
+    return "" if value is None else f"{value:.3f} s"
+
+
+def _label(name: str) -> str:
+    """The name of a column as people read it."""
+    return name.removesuffix("_on").removesuffix("_ref").replace("_", " ").capitalize()
+
+
 def _time(name: str, **options: Any) -> Any:
     return Field(name, "double", represent=local_time, **options)
 
@@ -58,6 +84,7 @@ def _message_fields() -> list[Any]:
         _time("due"),  # when a worker may claim it; NULL: not waiting, or claimed
         _time("expires_on"),  # when it is not to be sent any more; NULL also once it has ended
         Field("doubt", length=8),  # what to do in doubt: resend, hold; NULL: as the site does
+        Field("wipe", "boolean"),  # whether its content is deleted as soon as it has ended
         Field("category", length=64),
         Field("sender", length=ADDRESS),  # envelope sender; NULL: the site's own
         Field("subject", length=255),
@@ -77,12 +104,17 @@ def _message_fields() -> list[Any]:
         Field("failure_kind", length=16),
         Field("error", "text"),  # the last failure, for lists
         Field("transport", length=255),  # the last one that was tried
+        Field("next_transport", length=255),  # the one that an administrator chose for the next attempt
     ]
 
 
 def _content_fields() -> list[Any]:
     # Several rows for a large message: servers limit the size of one statement.
-    return [Field("message_ref", "integer"), Field("chunk_no", "integer"), Field("mime", "text")]
+    return [
+        Field("message_ref", "integer"),
+        Field("chunk_no", "integer"),
+        Field("mime", "text", represent=_not_shown),
+    ]
 
 
 def _recipient_fields() -> list[Any]:
@@ -97,6 +129,7 @@ def _recipient_fields() -> list[Any]:
         Field("code", "integer"),
         Field("enhanced", length=16),
         Field("reply", "text"),  # the server's own words
+        Field("provider_id", length=255),  # what a provider calls the message
         Field("transport", length=255),
         _time("changed_on"),
         Field("held_by", length=190),  # the domain or transport whose limit it waits for, not for a retry
@@ -109,14 +142,14 @@ def _attempt_fields() -> list[Any]:
         Field("recipient_ref", "integer"),
         Field("transport", length=255),
         Field("stage", length=16),
-        Field("outcome", length=16),  # the recipient's status after it
+        Field("outcome", length=16),  # the recipient's status after it, or words.PASSED_ON
         Field("failure_kind", length=16),
         Field("cause", length=64),  # the classification rule that decided
         Field("code", "integer"),
         Field("enhanced", length=16),
         Field("reply", "text"),
         _time("started_on"),
-        Field("duration", "double"),  # seconds
+        Field("duration", "double", represent=_in_seconds),  # seconds
     ]
 
 
@@ -162,6 +195,8 @@ def _problem_fields() -> list[Any]:
         _time("first_seen"),
         _time("last_seen"),
         _time("resolved_on"),
+        _time("acknowledged_on"),  # when an administrator said that it is seen to
+        Field("acknowledged_by", length=ADDRESS),
     ]
 
 
@@ -201,6 +236,66 @@ def _lesson_fields() -> list[Any]:
     ]
 
 
+def _allowance_fields() -> list[Any]:
+    return [
+        Field("name", length=64, unique=True),  # SHA-256 of who or what is counted, and in which window
+        Field("taken", "integer"),
+        _time("over_on"),  # when the window ends
+    ]
+
+
+def _approval_fields() -> list[Any]:
+    return [
+        Field("account", "integer"),  # the applicant's row in the site's auth_user
+        Field("approver", length=ADDRESS),
+        Field("token_hash", length=64, unique=True),  # SHA-256
+        Field("spoken", length=16),  # the applicant's language
+        _time("asked_on"),
+        _time("expires_on"),
+        Field("decision", length=16),  # approved, declined; NULL: none yet
+        Field("decided_by", length=ADDRESS),
+        _time("decided_on"),
+    ]
+
+
+def _audit_fields() -> list[Any]:
+    return [
+        _time("done_on"),
+        Field("who", length=ADDRESS),
+        Field("action_name", length=32),
+        Field("message_ref", "integer"),  # NULL: it was done to none, or to many
+        Field("detail", "text"),
+    ]
+
+
+def _bulk_fields() -> list[Any]:
+    return [
+        Field("action_name", length=32),
+        Field("chosen", "text"),  # which messages: the variables of a selection's URL
+        Field("who", length=ADDRESS),
+        Field("status", length=16),  # running, done, stopped
+        Field("first_below", "integer"),  # only messages with smaller ids
+        Field("next_below", "integer"),  # the rest of them has smaller ids than this
+        Field("expected", "integer"),  # how many there were at first; NULL: more than were counted
+        Field("changed", "integer"),  # messages so far
+        _time("begun_on"),
+        _time("changed_on"),
+        _time("ended_on"),
+    ]
+
+
+def _rule_fields() -> list[Any]:
+    return [
+        Field("stage", length=16),
+        Field("code", "integer"),
+        Field("enhanced", length=16),  # "": any
+        Field("reply_text", length=200),  # part of the reply
+        Field("meaning", length=64),  # a rule of classify.py
+        Field("added_by", length=ADDRESS),
+        _time("added_on"),
+    ]
+
+
 _FIELDS = {
     MESSAGE: _message_fields,
     CONTENT: _content_fields,
@@ -213,7 +308,13 @@ _FIELDS = {
     PULSE: _pulse_fields,
     WINDOW: _window_fields,
     LESSON: _lesson_fields,
+    ALLOWANCE: _allowance_fields,
+    APPROVAL: _approval_fields,
+    AUDIT: _audit_fields,
+    BULK: _bulk_fields,
+    RULE: _rule_fields,
 }
+TABLES = tuple(_FIELDS)
 
 # Session locks, so that hosts that share a database take turns too.
 _DATABASE_LOCKS = {
@@ -230,16 +331,27 @@ _INDEXES = {
     "mailqueue_message_status_idx": (MESSAGE, "status, id", ""),
     "mailqueue_content_message_idx": (CONTENT, "message_ref, chunk_no", ""),
     "mailqueue_recipient_message_idx": (RECIPIENT, "message_ref", ""),
-    "mailqueue_recipient_address_idx": (RECIPIENT, "address", ""),
+    "mailqueue_recipient_mail_idx": (RECIPIENT, "address, message_ref", ""),
     "mailqueue_recipient_held_idx": (RECIPIENT, "held_by, due", "held_by IS NOT NULL"),
     "mailqueue_attempt_message_idx": (ATTEMPT, "message_ref", ""),
     "mailqueue_dedupe_until_idx": (DEDUPE, "until_on", ""),
+    "mailqueue_allowance_over_idx": (ALLOWANCE, "over_on", ""),
+    "mailqueue_approval_account_idx": (APPROVAL, "account", ""),
+    "mailqueue_approval_expires_idx": (APPROVAL, "expires_on", ""),
+    "mailqueue_audit_message_idx": (AUDIT, "message_ref", ""),
+    "mailqueue_audit_done_idx": (AUDIT, "done_on", ""),
 }
 
 
 def columns() -> dict[str, list[str]]:
     """The tables and their columns, `id` apart."""
     return {name: [field.name for field in fields()] for name, fields in _FIELDS.items()}
+
+
+@functools.cache
+def lengths(table: str) -> dict[str, int]:
+    """Of each column of a table, how many characters it takes."""
+    return {field.name: field.length for field in _FIELDS[table]()}
 
 
 def define_tables(db: Any) -> None:
@@ -253,7 +365,9 @@ def define_tables(db: Any) -> None:
 
     Raises:
         TablesMissing: the tables are not there and the DAL was opened with migrate=False.
+        UnsupportedDatabase: it is not SQLite, PostgreSQL, MariaDB or MySQL.
     """
+    database.check_supported(db)
     if all(name in db.tables for name in TABLES):
         return
     database.speak_four_bytes(db)
@@ -266,20 +380,33 @@ def define_tables(db: Any) -> None:
     db.commit()
 
 
+def attach_tables(db: Any) -> None:
+    """Define the tables on a DAL whose database is known to have them.
+
+    For a framework that makes a DAL for each request: it asks the database nothing, and commits nothing.
+
+    Args:
+        db: a pydal DAL.
+    """
+    database.speak_four_bytes(db)
+    with _no_common_fields(db):
+        for name in TABLES:
+            _define_now(db, name, _FIELDS[name](), migrate=False)
+
+
 def _define(db: Any, name: str, may_create: bool) -> None:
     fields = _FIELDS[name]()
-    options = {"plural": name.removeprefix("mailqueue_").capitalize() + "s"}
     if not may_create:
         if not _exists(db, name):
             raise TablesMissing(
                 f"The table {name} is not in the database, and this DAL was opened with migrate=False."
-                " Start the site once with migrate=True (DB_MIGRATE in settings.py), or run"
-                " mailqueue.define_tables(db) on a DAL that may migrate."
+                " Start the site once with migrate=True (py4web: DB_MIGRATE in settings.py; web2py: migrate"
+                " under [db] in private/appconfig.ini), or run define_tables(db) on a DAL that may migrate."
             )
-        _define_now(db, name, fields, migrate=False, **options)
+        _define_now(db, name, fields, migrate=False)
         return
     try:
-        _define_now(db, name, fields, **options)
+        _define_now(db, name, fields)
     except Exception:
         db.rollback()
         if hasattr(db, name):
@@ -288,14 +415,20 @@ def _define(db: Any, name: str, may_create: bool) -> None:
             raise
         # Another host, with table files of its own, was first: perhaps with older ones.
         _note_columns(db, name)
-        _define_now(db, name, _FIELDS[name](), **options)
+        _define_now(db, name, _FIELDS[name]())
     if database.engine(db) == database.MYSQL:
         _use_four_byte_characters(db, name)
     db.commit()
 
 
 def _define_now(db: Any, name: str, fields: list[Any], **options: Any) -> None:
-    db.define_table(name, *fields, redefine=True, **options)
+    for field in fields:
+        if field.label == field.name.replace("_", " ").title():  # what pydal makes of a name
+            field.label = _label(field.name)
+        if field.name in _WORDS:
+            field.represent = _in_words
+    plural = name.removeprefix("mailqueue_").capitalize() + "s"
+    db.define_table(name, *fields, redefine=True, plural=plural, **options)
     db[name]  # a DAL with lazy_tables does it only now
 
 
@@ -342,8 +475,7 @@ def _index_names(db: Any) -> set[str]:
         database.MYSQL: "SELECT index_name FROM information_schema.statistics"
         " WHERE table_schema = DATABASE()",
     }
-    query = queries.get(database.engine(db))
-    return {row[0] for row in db.executesql(query)} if query else set()
+    return {row[0] for row in db.executesql(queries[database.engine(db)])}
 
 
 @contextmanager

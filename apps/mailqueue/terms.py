@@ -33,6 +33,7 @@ class Terms:
         dedupe: of several messages with the same key only the first is queued; a hash of it, since
             databases differ in which texts they take for the same. None: no key.
         dedupe_until: until when.
+        wipe: whether its content is deleted as soon as it has ended, instead of being kept for a while.
     """
 
     due: float
@@ -42,6 +43,7 @@ class Terms:
     doubt: str | None = None
     dedupe: str | None = None
     dedupe_until: float = 0.0
+    wipe: bool = False
 
 
 def terms(
@@ -54,12 +56,13 @@ def terms(
     doubt: str | None = None,
     dedupe: str | None = None,
     dedupe_window: timedelta | float = _DAY,
+    wipe: bool = False,
 ) -> Terms:
     """The terms of a message from the arguments of a send().
 
     Args:
         now: epoch seconds.
-        priority, category, doubt: as in Terms.
+        priority, category, doubt, wipe: as in Terms.
         dedupe: the key as the host gives it.
         send_at: not before; a datetime without a time zone is the server's local time, a number
             epoch seconds.
@@ -76,7 +79,7 @@ def terms(
     if dedupe is not None and not (isinstance(dedupe, str) and 0 < len(dedupe) <= LONGEST_KEY):
         raise BadMessage(f"dedupe: expected a text of 1 to {LONGEST_KEY} characters.")
     due = now if send_at is None else max(_moment(send_at), now)
-    lasts = None if expires_after is None else _span(expires_after, "expires_after")
+    lasts = None if expires_after is None else span(expires_after, "expires_after")
     return Terms(
         due=due,
         priority=priority,
@@ -84,7 +87,8 @@ def terms(
         expires_on=None if lasts is None else min(due + lasts, LATEST),
         doubt=doubt,
         dedupe=None if dedupe is None else _hash(dedupe),
-        dedupe_until=now + _span(dedupe_window, "dedupe_window"),
+        dedupe_until=now + span(dedupe_window, "dedupe_window"),
+        wipe=wipe,
     )
 
 
@@ -102,7 +106,16 @@ def _moment(value: datetime | float) -> float:
     return moment
 
 
-def _span(value: timedelta | float, argument: str) -> float:
+def span(value: timedelta | float, argument: str) -> float:
+    """A span of time in seconds.
+
+    Args:
+        value: a timedelta, or a number of seconds.
+        argument: its name, for the error.
+
+    Raises:
+        BadMessage: it is none, or none that is more than 0.
+    """
     seconds = value.total_seconds() if isinstance(value, timedelta) else _number(value, argument)
     if not (math.isfinite(seconds) and seconds > 0):
         raise BadMessage(f"{argument}: expected more than 0 seconds.")

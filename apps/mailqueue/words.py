@@ -20,11 +20,17 @@ SUPPRESSED: Final = "suppressed"  # the address is known to be dead, so it was n
 CANCELLED: Final = "cancelled"  # an administrator stopped it
 EXPIRED: Final = "expired"  # its time was over before it could be sent
 
+# What an attempt came to that is no status of anybody: another transport took the message over.
+PASSED_ON: Final = "passed_on"
+
 RECIPIENT_STATUSES: Final = (QUEUED, DEFERRED, SENT, FAILED, IN_DOUBT, SUPPRESSED, CANCELLED, EXPIRED)
 MESSAGE_STATUSES: Final = (QUEUED, SENDING, DEFERRED, SENT, FAILED, IN_DOUBT, CANCELLED, EXPIRED)
 
 # Statuses from which a worker may still try the recipient.
 PENDING: Final = frozenset({QUEUED, DEFERRED, IN_DOUBT})
+
+# Statuses of messages that an administrator may have sent again.
+RETRYABLE: Final = frozenset({DEFERRED, FAILED, IN_DOUBT, CANCELLED, EXPIRED})
 
 # What a recipient may become. An administrator's retry is the only way back from an end.
 RECIPIENT_MOVES: Final[dict[str, frozenset[str]]] = {
@@ -72,10 +78,11 @@ CC: Final = "cc"
 BCC: Final = "bcc"
 
 # --- priorities: the smaller, the sooner ---------------------------------------------------
+INSTANT: Final = -1  # a code that somebody is about to type in
 URGENT: Final = 0  # somebody waits in front of a screen: Auth's mails
 NORMAL: Final = 1
 BULK: Final = 2
-PRIORITIES: Final = (URGENT, NORMAL, BULK)
+PRIORITIES: Final = (INSTANT, URGENT, NORMAL, BULK)
 
 _STRONGEST_FIRST: Final = (QUEUED, DEFERRED, IN_DOUBT, FAILED, SUPPRESSED, EXPIRED, CANCELLED, SENT)
 

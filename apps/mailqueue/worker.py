@@ -1,4 +1,4 @@
-"""Draining the queue: claim, have connections send, finish; and take back what dead workers held.
+"""Draining the queue: claim, have connections send, finish.
 
 All that touches the database happens in the caller's thread. What a transport does, whatever it
 raises, ends in the rows of the message it was given, never in the messages behind it.
@@ -12,28 +12,41 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
+from itertools import takewhile
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from . import database, journal, leases, ledger, liveness, outbox, problems, words
+from . import database, outbox, upkeep, words
+from .ahead import Job
 from .classify import Failure, classify_exception
 from .kept import KeptTransports
+from .lines import Lines
 from .outbox import Claimed, Finished
+from .outcomes import outcomes
 from .pace import Pace
-from .sender import Died, Job, Sender, Tried, Untried, outcomes
+from .sender import NO_WAY, Died, Missed, Result, Sender, Tried, Untried
+from .series import Passed
 from .shift import JournalNotWritable, Shift
 from .site import Site
+from .supply import AHEAD_OCTETS, Supply
 from .transports.base import Answer
-from .way import Way
+from .ways import Ways
 
 logger = logging.getLogger("mailqueue")
 
-BATCH = 100  # messages claimed at once
+BATCH = 100  # messages claimed at once, at first
+CONNECTIONS_FOR_BATCH = 10  # for so many more connections it is another such batch
+LOOK_SECONDS = 0.05  # between two looks for more, where there was none and messages are still at work
 URGENT_SECONDS = 1.0  # between two looks for urgent mail that is to overtake what is claimed
 RECOVER_SECONDS = 5.0  # between two looks for dead workers
-GROUP = 50  # messages finished in one transaction, at most
+BITE_SECONDS = (
+    0.5  # between two bites of what administrators do to many messages, while there is mail to send
+)
+BULK_SECONDS = 1.0  # for that after each drain
+GROUP = 200  # messages finished in one transaction, at most
 GROUP_SECONDS = 0.5  # and how long a finished one may wait for it
+FIRST_SECONDS = 0.01  # without any answer yet, after which the server is taken for a slow one
 MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
 GRACE = 5.0  # seconds for messages at hand when the work is to end
 EXTRA_TURN = 30.0  # seconds for which others are sent, when the drain cannot end for one that waits
@@ -41,6 +54,7 @@ LAST_ANSWERS = 60.0  # and when the database fails, but nobody is in a hurry
 TRIES = 3  # for a transaction that the database may undo for reasons of its own
 GIVE_WAY = 0.1  # seconds before it is tried again, so that whoever was preferred is through by then
 PAUSE = 1.0  # seconds between two tries to store what neither database nor journal could take
+_NO_TEXT = "the stored text of this message is damaged or gone"
 
 Counts = dict[str, int]
 _Result = TypeVar("_Result")
@@ -71,33 +85,34 @@ def drain(
     counts = dict.fromkeys((words.SENT, words.DEFERRED, words.FAILED, words.IN_DOUBT, words.QUEUED), 0)
     ending = _ending(site, until, stop)
     with database.own_transaction(site.db):
-        _note_presence(site)
-        recover(site)
-        _expire(site)
-        way = Way(site, kept)
+        upkeep.note_presence(site)
+        upkeep.recover(site)
+        upkeep.expire(site)
+        faulty_keys = upkeep.look_at_keys(site)
+        ways = Ways(site, kept)
         try:
-            if way.ready() and not ending():
-                _send(site, way, counts, ending, stop)
-                way.settle()
+            if ways.ready() and not ending():
+                _send(site, ways, counts, ending, stop)
+                ways.settle(lasting=faulty_keys)
             else:
                 outbox.mend_waiting(site.db, site.clock())
         finally:
-            way.close()
-        outbox.purge(site.db, now=site.clock(), retention=site.retention)
-        ledger.tidy(site.db, site.clock())
+            ways.close()
+        upkeep.work_in_bulk(site, BULK_SECONDS)
+        upkeep.tidy(site)
     return counts
 
 
 def _send(
-    site: Site, way: Way, counts: Counts, ending: Callable[[], bool], stop: threading.Event | None
+    site: Site, ways: Ways, counts: Counts, ending: Callable[[], bool], stop: threading.Event | None
 ) -> None:
     try:
         shift = Shift(site)
     except JournalNotWritable as fault:
-        way.block(fault.failure)
+        ways.block(fault.failure)
         return
     with shift:
-        _Drain(site, way, shift, counts, ending, stop).run()
+        _Drain(site, ways, shift, counts, ending, stop).run()
 
 
 def _ending(site: Site, until: float | None, stop: threading.Event | None) -> Callable[[], bool]:
@@ -107,73 +122,44 @@ def _ending(site: Site, until: float | None, stop: threading.Event | None) -> Ca
     return ending
 
 
-def _note_presence(site: Site) -> None:
-    liveness.seen(site.db, site.clock())
-    if problems.any_open(site.db):
-        problems.resolve_rule(site.db, "no-worker", site.clock())
-    site.db.commit()
-
-
-def recover(site: Site) -> None:
-    """Take back what dead workers had claimed. Commits on the site's DAL."""
-    machine, now = leases.this_machine(), site.clock()
-    gone = leases.dead(
-        site.db, now, lambda row: row.machine == machine and journal.owner_is_gone(row.journal)
-    )
-    for row in gone:
-        # What a machine that crashed had not on its disk is missing in a journal of before.
-        evidence = journal.read(row.journal) if row.machine == machine else None
-        discard = partial(journal.discard, row.journal)
-        taken = outbox.recover(site.db, row, evidence, site.recovery, now=now, forget=discard)
-        if taken:
-            logger.warning(
-                "worker %s on %s left %d messages unfinished; they were taken back",
-                row.pid,
-                row.host_name,
-                taken,
-            )
-    orphans = outbox.recover_orphans(site.db, site.recovery, now=now)
-    if orphans:
-        logger.warning("%d messages were claimed by no worker there is; they were taken back", orphans)
-
-
-def _expire(site: Site) -> None:
-    while outbox.expire(site.db, now=site.clock(), retention=site.retention):
-        pass
-
-
 class _Drain:
     """One drain: the messages claimed, those at work, those done and not yet written down."""
 
     def __init__(
         self,
         site: Site,
-        way: Way,
+        ways: Ways,
         shift: Shift,
         counts: Counts,
         ending: Callable[[], bool],
         stop: threading.Event | None,
     ):
-        self._site, self._way, self._shift = site, way, shift
+        self._site, self._ways, self._shift = site, ways, shift
         self._counts, self._ending, self._stop = counts, ending, stop
-        self._pace = Pace(site, shift.worker_id, way.name)
+        self._pace = Pace(site, shift.worker_id, ways.names, ways.usable_names)
+        self._supply = Supply()
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._results: SimpleQueue[Tried | Untried | Died] = SimpleQueue()
+        self._results: SimpleQueue[Result] = SimpleQueue()
         self._senders: list[Sender] = []
         self._most_senders = site.connections
+        self._batch = BATCH * max(1, site.connections // CONNECTIONS_FOR_BATCH)
         self._claimed: deque[Claimed] = deque()
         self._at_work: dict[int, Claimed] = {}
         self._done: list[Finished] = []
         self._flushed = self._looked_around = self._looked_for_urgent = time.monotonic()
+        self._bitten = self._flushed
         self._patience = float("inf")
+        self._wait = FIRST_SECONDS
+        self._found_none = float("-inf")
         self._over_since: float | None = None
-        self._owed = False  # whether less urgent mail has its turn before urgent mail overtakes again
+        self._overtaker = words.NORMAL  # how urgent: less urgent mail has its turn before it overtakes again
 
     def run(self) -> None:
         """Send until nothing is due, the way is blocked, or the work is to end."""
         try:
             while self._goes_on():
-                self._take_result()
+                self._take_results()
+                self._enlist_all()  # the server may be slow from now on
                 self._look_around()
                 if len(self._done) >= GROUP or time.monotonic() - self._flushed > GROUP_SECONDS:
                     self._flush()
@@ -199,27 +185,41 @@ class _Drain:
 
     def _dispatch(self) -> None:
         """Give the connections enough to do, as far as there is any."""
-        if not self._way.usable or (self._stop and self._stop.is_set()):
+        if not self._ways.usable or self._is_stranded() or (self._stop and self._stop.is_set()):
             self._close()
         elif self._is_turn_over():
             return
         else:
             self._let_urgent_overtake()
-        while not self._shift.closing.is_set() and len(self._at_work) < 2 * max(len(self._senders), 1):
-            claimed = self._next()
-            if claimed is None:
+        while not self._shift.closing.is_set() and (lacking := self._supply.lacking(len(self._senders))):
+            chosen = self._choose(lacking)
+            if not chosen:
                 break
-            self._give_to_sender(claimed)
+            self._give_to_senders(chosen)
+
+    def _is_stranded(self) -> bool:
+        """Whether messages wait for a connection, and other workers have all that there may be by now."""
+        return bool(self._at_work) and not self._senders and self._most_connections() < 1
+
+    def _choose(self, most: int) -> list[Claimed]:
+        """Messages to begin now, as many as may lie ready; they count as at work."""
+        chosen: list[Claimed] = []
+        octets = 0
+        while len(chosen) < most and octets <= AHEAD_OCTETS and (claimed := self._next()):
+            self._at_work[claimed.id] = claimed
+            chosen.append(claimed)
+            octets += claimed.byte_size or 0
+        return chosen
 
     def _next(self) -> Claimed | None:
         """The first message that may be begun now; it is claimed if need be. None: there is none."""
         claimed = self._first_with_room()
-        while claimed is None and len(self._claimed) <= BATCH and self._claim():
+        while claimed is None and len(self._claimed) <= self._batch and self._claim():
             claimed = self._first_with_room()
         return claimed
 
     def _first_with_room(self) -> Claimed | None:
-        at_work = list(self._at_work.values())
+        at_work = self._at_work.values()
         for place, claimed in enumerate(self._claimed):
             if self._pace.has_room(claimed, at_work):
                 del self._claimed[place]
@@ -238,25 +238,40 @@ class _Drain:
         return (time.monotonic() - self._over_since) % (GRACE + EXTRA_TURN) < GRACE
 
     def _close(self) -> None:
-        """Begin no further message. What no connection has taken up yet comes back."""
+        """Begin no further message."""
         self._shift.closing.set()
         self._heed_stop()
+        self._recall()
+
+    def _recall(self) -> None:
+        """Take back what no connection has taken up yet."""
+        recalled = []
         with suppress(Empty):
             while job := self._jobs.get_nowait():
-                del self._at_work[job.claimed.id]
-                self._claimed.appendleft(job.claimed)
+                self._end_work(job.claimed)
+                recalled.append(job.claimed)
+        self._claimed.extendleft(reversed(recalled))
+
+    def _end_work(self, claimed: Claimed) -> None:
+        del self._at_work[claimed.id]
+        self._supply.came_back(claimed.id)
 
     def _heed_stop(self) -> None:
         if self._stop and self._stop.is_set():
             self._patience = min(self._patience, time.monotonic() + GRACE)
 
     def _claim(self) -> bool:
-        if self._way.probing and self._at_work:
+        if self._ways.probing and self._at_work:
             return False
         if not self._pace.connections:
             return False
-        found = self._take(1 if self._way.probing else BATCH, words.PRIORITIES)
+        if self._at_work and time.monotonic() - self._found_none < LOOK_SECONDS:
+            return False
+        found = self._take(1 if self._ways.probing else self._supply.batch(self._batch), words.PRIORITIES)
+        self._supply.claimed(len(found), self._batch)
         self._claimed.extend(found)
+        if not found:
+            self._found_none = time.monotonic()
         return bool(found)
 
     def _let_urgent_overtake(self) -> None:
@@ -264,17 +279,28 @@ class _Drain:
 
         Nor does it starve what it overtakes: after a few of them another one has its turn.
         """
-        if not self._claimed or self._owed or self._claimed[0].priority == words.URGENT:
+        if not (self._claimed or self._supply.is_deep(len(self._senders))):
             return
-        if time.monotonic() - self._looked_for_urgent >= URGENT_SECONDS:
+        at_hand = self._claimed[0].priority if self._claimed else words.BULK
+        sooner = [priority for priority in words.PRIORITIES if priority < min(at_hand, self._overtaker)]
+        if sooner and time.monotonic() - self._looked_for_urgent >= URGENT_SECONDS:
             self._looked_for_urgent = time.monotonic()
-            urgent = self._take(outbox.SHARE, (words.URGENT,))
-            self._claimed.extendleft(reversed(urgent))
-            self._owed = bool(urgent)
+            urgent = self._take(outbox.SHARE, sooner)
+            if urgent:
+                self._overtaker = urgent[-1].priority
+                self._recall()
+                self._put_in_front(urgent)
+
+    def _put_in_front(self, urgent: Sequence[Claimed]) -> None:
+        """These go first, but for what is at the front already and as urgent."""
+        rest = list(self._claimed)
+        ahead = list(takewhile(lambda claimed: claimed.priority <= urgent[-1].priority, rest))
+        first = sorted([*ahead, *urgent], key=lambda claimed: claimed.priority)
+        self._claimed = deque([*first, *rest[len(ahead) :]])
 
     def _take(self, limit: int, priorities: Sequence[int]) -> list[Claimed]:
         """Messages to send now. What is over a limit is put off, as long as nothing else is at hand."""
-        _expire(self._site)
+        upkeep.expire(self._site)
         db, worker = self._site.db, self._shift.worker_id
         while True:
             now = self._site.clock()
@@ -283,6 +309,7 @@ class _Drain:
                 database.is_conflict,
                 lambda: outbox.claim(db, worker, limit=limit, now=now, priorities=priorities),  # noqa: B023
             )
+            claims = [self._ways.narrowed(claimed) for claimed in claims]
             going = self._again_if(database.is_conflict, lambda: self._pace.admit(claims))  # noqa: B023
             if going or not claims or self._at_work or self._ending():
                 return going
@@ -291,28 +318,36 @@ class _Drain:
         """What a long drain must not leave to the next one."""
         if time.monotonic() - self._looked_around > RECOVER_SECONDS:
             self._looked_around = time.monotonic()
-            _note_presence(self._site)
-            recover(self._site)
+            upkeep.note_presence(self._site)
+            upkeep.recover(self._site)
+        if time.monotonic() - self._bitten > BITE_SECONDS:
+            self._bitten = time.monotonic()
+            upkeep.work_in_bulk(self._site, 0.0)
 
-    def _give_to_sender(self, claimed: Claimed) -> None:
-        if claimed.priority != words.URGENT:
-            self._owed = False
-        if claimed.expires_on is not None and claimed.expires_on <= self._site.clock():
-            outbox.release(self._site.db, [claimed], self._site.clock())  # to be expired with the next claim
-            return
-        try:
-            mime = outbox.content(self._site.db, claimed.id)
-        except ValueError as error:
-            self._site.db.commit()
-            self._finish(claimed, classify_exception(words.BUILD, error))
-            return
+    def _give_to_senders(self, chosen: Sequence[Claimed]) -> None:
+        going = [claimed for claimed in chosen if not self._ends_unsent(claimed)]
+        texts = outbox.contents(self._site.db, going)
         self._site.db.commit()  # nothing may be open while the transports work
-        if not claimed.recipients:
+        for claimed in going:
+            mime = texts.get(claimed.id)
+            if mime is None:
+                self._finish(claimed, classify_exception(words.BUILD, ValueError(_NO_TEXT)))
+                del self._at_work[claimed.id]
+                continue
+            self._supply.handed_out(claimed.id, len(mime))
+            self._jobs.put(Job(claimed, mime))
+        self._enlist_all()
+
+    def _ends_unsent(self, claimed: Claimed) -> bool:
+        """Whether nobody is to get this message now; it is given back then."""
+        if claimed.expires_on is not None and claimed.expires_on <= self._site.clock():
+            outbox.release(self._site.db, [claimed], self._site.clock())  # the next claim ends it
+        elif not claimed.recipients:
             self._give_back([claimed])  # none of its recipients is due after all
-            return
-        self._at_work[claimed.id] = claimed
-        self._enlist()
-        self._jobs.put(Job(claimed, mime))
+        else:
+            return False
+        del self._at_work[claimed.id]
+        return True
 
     def _finish(self, claimed: Claimed, failure: Failure) -> None:
         answers = [Answer.refused(recipient.address, failure) for recipient in claimed.recipients]
@@ -320,56 +355,109 @@ class _Drain:
         made = tuple(outcomes(self._site, claimed, answers))
         self._done.append(Finished(claimed.id, claimed.token, "", now, 0.0, made))
 
-    def _enlist(self, *, stuck: bool = False) -> None:
-        """Open as many connections as the messages are worth, or one more for those that are stuck."""
-        messages = len(self._claimed) + len(self._at_work)
-        worth = len(self._senders) + 1 if stuck else 1 + messages // MESSAGES_FOR_ANOTHER
-        if len(self._senders) >= min(self._most_senders, self._pace.connections, worth):
+    def _enlist_all(self) -> None:
+        """Open as many connections as the messages are worth."""
+        if self._shift.closing.is_set():
+            return
+        waiting = len(self._claimed) + len(self._at_work) if self._supply.is_server_slow else 0
+        worth = 1 + waiting // MESSAGES_FOR_ANOTHER
+        for _ in range(len(self._senders), min(worth, len(self._at_work))):
+            self._enlist()
+
+    def _enlist(self) -> None:
+        """Open one more connection, as far as there may be any."""
+        if len(self._senders) >= self._most_connections():
             return
         try:
-            transport = self._way.take_transport()
+            way = self._ways.preferred()
+            lines = Lines(way, way.take_transport())
         except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
             failure = classify_exception(words.CONFIG, error)  # the next drain will report it
             logger.warning("there is no further connection: %s", failure.text)
+            self._most_senders = len(self._senders)
             return
-        sender = Sender(self._site, self._shift, transport, self._jobs, self._results, self._way.give_back)
+        sender = Sender(self._site, self._shift, self._ways, lines, self._jobs, self._results)
         self._senders.append(sender)
         sender.start()
 
+    def _most_connections(self) -> int:
+        return min(self._most_senders, self._pace.connections)
+
     # --- results ---------------------------------------------------------------------------
 
-    def _take_result(self) -> None:
+    def _take_results(self) -> None:
+        """Wait for a result, and take those that have come meanwhile along with it."""
+        wait, self._wait = self._wait, GROUP_SECONDS
         try:
-            result = self._results.get(timeout=GROUP_SECONDS)
+            self._take_in(self._results.get(timeout=wait))
         except Empty:
-            if not self._jobs.empty():
-                self._enlist(stuck=True)  # behind a message that the server lets wait
+            self._supply.kept_waiting()
+            if wait >= GROUP_SECONDS and not self._jobs.empty():
+                self._enlist()  # behind a message that the server lets wait
             return
+        with suppress(Empty):
+            while True:
+                self._take_in(self._results.get_nowait())
+
+    def _take_in(self, result: Result) -> None:
         if isinstance(result, Died):
             raise result.error
-        del self._at_work[result.claimed.id]
+        if isinstance(result, Missed):
+            self._note(result)
+            return
+        if isinstance(result, Passed):
+            self._take_in_many(result)
+            return
+        self._end_work(result.claimed)
         if isinstance(result, Tried):
+            if result.claimed.priority > self._overtaker:
+                self._overtaker = words.NORMAL  # another one has had its turn
             self._done.append(result.finished)
-            self._way.passed(result.failures)
-            self._pace.hear(result.answers)
+            self._supply.took(result.finished.duration)
+            result.way.passed(result.failures)
+            self._pace.hear(result.claimed, result.answers, result.way.name)
         else:
             self._take_back(result)
 
+    def _take_in_many(self, result: Passed) -> None:
+        for claimed in result.claims:
+            self._end_work(claimed)
+        if max(claimed.priority for claimed in result.claims) > self._overtaker:
+            self._overtaker = words.NORMAL
+        self._done += result.finished
+        for finished in result.finished:
+            self._supply.took(finished.duration)
+        self._pace.hear_taken(result.claims, result.transport)
+
+    def _note(self, result: Missed) -> None:
+        if result.blocking:
+            result.way.block(result.blocking)
+        else:
+            self._pace.hear_in_vain(result.failures, result.way.name)
+        result.way.missed(result.failures)
+
     def _take_back(self, result: Untried) -> None:
-        if result.blocking and result.blocking.stage not in words.TRANSPORT_STAGES:
-            self._finish(result.claimed, result.blocking)  # put off: another message is to be the next probe
+        if result.blocking and self._is_put_off(result.claimed, result.blocking):
+            # Whatever the fault, it is a repair that is waited for.
+            self._finish(result.claimed, replace(result.blocking, kind=words.CONFIGURATION))
         else:
             self._claimed.appendleft(result.claimed)
         if result.blocking is None:
             if not self._shift.closing.is_set() and not self._shift.renew():
                 self._close()
             return
-        self._senders.remove(result.sender)
-        if self._senders and result.blocking.stage in words.TRANSPORT_STAGES:
+        if result.ends_sender:
+            self._senders.remove(result.sender)
+        if not self._ways.usable:
+            self._close()
+        elif result.ends_sender and self._senders and result.blocking.stage in words.TRANSPORT_STAGES:
             self._most_senders = len(self._senders)  # the server takes no more; these go on
-            return
-        self._way.block(result.blocking)
-        self._close()
+
+    def _is_put_off(self, claimed: Claimed, blocking: Failure) -> bool:
+        """Whether a message whose ways are blocked is to wait, so that others are sent."""
+        if blocking.stage not in words.TRANSPORT_STAGES:
+            return True  # another message is to be the next probe
+        return self._ways.usable and (blocking is NO_WAY or not self._ways.has_any(claimed))
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
@@ -424,6 +512,8 @@ class _Drain:
             while result := self._results.get_nowait():
                 if isinstance(result, Tried):
                     self._done.append(result.finished)
+                elif isinstance(result, Passed):
+                    self._done += result.finished
         while self._shift.journal.is_behind and not self._stored() and time.monotonic() < self._patience:
             self._heed_stop()
             (self._stop or threading.Event()).wait(PAUSE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import children
 from gear import Gear
@@ -23,6 +24,10 @@ class Growth:
         large: among the many.
         ratio: the median of the ratios of one claim among the many to the one beside it.
         memory_mb: the worker's peak in the first seconds of draining the many; of a BACKLOG alone.
+        bite: milliseconds that retention took for one bite of the many, the median; of HISTORY alone.
+        longest_bite: and the longest.
+        queueing: milliseconds for an enqueue, p95, beside a worker that finds nothing to delete.
+        queueing_beside: and beside one that finds much.
         error: why the rest is not to be used.
     """
 
@@ -33,6 +38,10 @@ class Growth:
     large: float = 0.0
     ratio: float = 0.0
     memory_mb: float | None = None
+    bite: float | None = None
+    longest_bite: float | None = None
+    queueing: float | None = None
+    queueing_beside: float | None = None
     error: str = ""
 
 
@@ -58,10 +67,8 @@ def _one(gear: Gear, database: str, kind: str, sizes: tuple[int, int]) -> Growth
         server.settle("few")
         server.settle("many")
         claims = children.figures(gear.folder, "growth_run.py", {**spec, "do": "claim"})["claims"]
-        memory = None
-        if kind == BACKLOG:
-            drained = children.figures(gear.folder, "growth_run.py", {**spec, "do": "drain", "url": many})
-            memory = drained["memory"] / 1e6
+        further = _of_backlog if kind == BACKLOG else _of_history
+        found = further(gear, {**spec, "url": many})
     return Growth(
         database,
         kind,
@@ -69,5 +76,20 @@ def _one(gear: Gear, database: str, kind: str, sizes: tuple[int, int]) -> Growth
         small=statistics.median(small for small, _ in claims),
         large=statistics.median(large for _, large in claims),
         ratio=statistics.median(large / small for small, large in claims),
-        memory_mb=memory,
+        **found,
     )
+
+
+def _of_backlog(gear: Gear, spec: dict[str, Any]) -> dict[str, float]:
+    drained = children.figures(gear.folder, "growth_run.py", {**spec, "do": "drain"})
+    return {"memory_mb": drained["memory"] / 1e6}
+
+
+def _of_history(gear: Gear, spec: dict[str, Any]) -> dict[str, float]:
+    purged = children.figures(gear.folder, "growth_run.py", {**spec, "do": "retention"})
+    return {
+        "bite": statistics.median(purged["bites"]),
+        "longest_bite": max(purged["bites"]),
+        "queueing": statistics.quantiles(purged["without"], n=20)[-1],
+        "queueing_beside": statistics.quantiles(purged["beside"], n=20)[-1],
+    }

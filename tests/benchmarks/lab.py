@@ -29,7 +29,7 @@ def prepare(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # PostgreSQL and the sink run as users of their own
     packages = (ROOT / "setup.py").read_text(encoding="utf-8")
-    ours = ["-e", str(ROOT), "psycopg2-binary", "pymysql"]
+    ours = ["-e", str(ROOT), "psycopg2-binary", "pymysql", "requests"]
     _environment(folder / "ours", ours, stamp=f"{ROOT}\n{packages}")
     _environment(folder / "peers", ["-r", str(PEERS)], stamp=PEERS.read_text(encoding="utf-8"))
 

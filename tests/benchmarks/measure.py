@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import children
+import console
 import drains
 import growth
 import lab
@@ -69,6 +70,10 @@ def _measure(ready: Gear, asked: argparse.Namespace) -> tuple[dict[str, Any], li
         grown = growth.measure(ready, asked.plan.sizes)
         results["growth"] = list(map(asdict, grown))
         verdicts += targets.of_growth(grown)
+    if "console" in asked.parts:
+        pages = console.measure(ready, asked.plan.sizes)
+        results["console"] = list(map(asdict, pages))
+        verdicts += targets.of_console(pages)
     if "drains" in asked.parts:
         rows = drains.measure(ready, asked.plan, asked.databases)
         results["drains"] = list(map(asdict, rows))

@@ -43,7 +43,7 @@ def _line(name: str, rows: Sequence[Measured]) -> str:
 
 def of_others(results: dict[str, Any]) -> Iterator[str]:
     """What was found besides the drains, one line each."""
-    for part in ("composing", "latency", "growth"):
+    for part in ("composing", "latency", "growth", "console"):
         found = results.get(part, [])
         for one in found if isinstance(found, list) else [found]:
             figures = ", ".join(

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from console import Page
 from contenders import (
     DJANGO_MAILER,
     FLOOR,
@@ -31,6 +32,7 @@ from options import POSTGRES, SQLITE, SQLITE_WAL
 LARGEST_COMPOSING = 0.3  # milliseconds
 LARGEST_GROWTH = 1.2
 LARGEST_MEMORY = 100.0  # MB
+LARGEST_PAGE = 200.0  # milliseconds
 LARGEST_LATENCY = 100.0  # milliseconds
 LARGEST_IDLE = 1.0  # percent of one CPU
 LARGEST_ENQUEUE = 0.6
@@ -133,6 +135,14 @@ def of_growth(rows: Sequence[Growth]) -> Iterator[Verdict]:
         if row.memory_mb is not None:
             what = f"worker memory, {row.database}: {many} due"
             yield Verdict(what, (row.memory_mb,), LARGEST_MEMORY, " MB", True)
+
+
+def of_console(rows: Sequence[Page]) -> Iterator[Verdict]:
+    """The targets of the administrator's pages on a long history."""
+    for row in rows:
+        taken = () if row.error else (row.large,)
+        what = f"page, {row.database}: {row.name}, {row.sizes[1]:,} messages"
+        yield Verdict(what, taken, LARGEST_PAGE, " ms", True)
 
 
 def of_latency(rows: Sequence[Latency]) -> Iterator[Verdict]:

@@ -68,6 +68,11 @@ class Browser:
     def submit(self, form: Form, **fields: str) -> requests.Response:
         return self.session.request(form.method, form.action, data={**form.fields, **fields}, timeout=30)
 
+    def form_to(self, page: requests.Response, path: str) -> Form:
+        """The one form of a page whose address holds this path."""
+        (form,) = [form for form in self.forms(page) if path in form.action]
+        return form
+
     def fill(self, path: str, **fields: str) -> requests.Response:
         """Open a page, fill in the form that has these fields, submit it, follow the redirects."""
         page = self.get(path)

@@ -131,6 +131,6 @@ def _sign(builder: x509.CertificateBuilder, issuer: _Issuer, *, ca: bool) -> x50
     builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     builder = builder.add_extension(usage, critical=True)
     if not ca:
-        server_auth = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-        builder = builder.add_extension(server_auth, critical=False)
+        both_ends = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = builder.add_extension(both_ends, critical=False)
     return builder.sign(issuer.key, hashes.SHA256())

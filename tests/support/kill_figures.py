@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .kill_lane import Verdict
@@ -38,6 +38,16 @@ class Figures:
                 held=verdict.held,
                 bad=bool(verdict.complaints),
             )
+
+    def told(self) -> dict[str, Any]:
+        """All of it in plain types, for merge() in another process."""
+        return {"seed": self.seed, "counts": dict(self._counts), "signals": dict(self._signals)}
+
+    def merge(self, told: dict[str, Any]) -> None:
+        """Count what another process has told()."""
+        self._counts.update(told["counts"])
+        self._signals.update(told["signals"])
+        self.seed = told["seed"] if self.seed is None else self.seed
 
     def lines(self) -> Iterator[str]:
         """What is to be said of them; nothing where nobody was killed."""

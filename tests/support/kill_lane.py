@@ -22,11 +22,11 @@ from mailqueue.terms import terms
 
 from . import kill_worker
 from .kill_figures import FIGURES
-from .kill_ledger import Dialogue, Ledger, account, addresses
+from .kill_ledger import GREY, Dialogue, Ledger, account, addresses
 from .kill_worker import STOPPED_FOR, Order
 from .mail import START, Clock, make_mail, rows
 from .services import fresh_database
-from .smtp_server import ScriptedServer
+from .smtp_server import EXTENSIONS, ScriptedServer
 from .store import composed
 
 ROUNDS = 12  # how often the second worker looks again
@@ -53,6 +53,9 @@ class Case:
         label, occurrence: the point at which it strikes.
         seconds: instead of that, how long after the worker's beginning.
         messages: how many are waiting.
+        pipelining: whether the mail server offers it.
+        first_refuses: the stage at which a mail server that is tried first refuses everybody; "": there
+            is only one.
     """
 
     database: str
@@ -62,6 +65,8 @@ class Case:
     occurrence: int = 0
     seconds: float | None = None
     messages: int = 8
+    pipelining: bool = True
+    first_refuses: str = ""
 
     def earlier(self) -> Case | None:
         """The same at an earlier moment; None: there is none."""
@@ -71,7 +76,9 @@ class Case:
 
     def __str__(self) -> str:
         where = f"{self.seconds:.4f} s" if self.seconds is not None else f"{self.label} #{self.occurrence}"
-        return f"{self.database}, {self.connections} connections, {self.signal} at {where}"
+        way = "pipelining" if self.pipelining else "in turn"
+        first = f", after one that refuses at {self.first_refuses}" if self.first_refuses else ""
+        return f"{self.database}, {self.connections} connections, {way}{first}, {self.signal} at {where}"
 
 
 @dataclass
@@ -107,8 +114,8 @@ class Nursery:
     """
 
     def __init__(self, log: Path):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COV_")}
-        environment.pop("COVERAGE_PROCESS_START", None)  # measuring would outlast many a worker
+        # Measuring would outlast many a worker.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, kill_worker.__file__],
@@ -222,9 +229,11 @@ class Lane:
             enqueue(mail, number)
         mail.db.commit()
         leave_a_predecessor(mail, ledger)
-        with ScriptedServer() as server:
+        offered = EXTENSIONS if case.pipelining else tuple(set(EXTENSIONS) - {"PIPELINING"})
+        with ScriptedServer(extensions=offered) as server, _first(case) as first_port:
             ledger.script(server)
             mail.settings.server = f"127.0.0.1:{server.port}"
+            mail.settings.transports = kill_worker.transports(first_port, server.port)
             order = Order(
                 uri=uri,
                 folder=str(self._folder / case.database),
@@ -235,6 +244,7 @@ class Lane:
                 occurrence=case.occurrence,
                 seconds=case.seconds,
                 points=points,
+                first_port=first_port,
             )
             yield mail, server, self._nursery.bear(order), ledger
 
@@ -277,6 +287,18 @@ class Lane:
 
 
 # --- a case ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _first(case: Case) -> Iterator[int]:
+    """The port of the mail server that is tried first and takes nothing; 0: there is none."""
+    if not case.first_refuses:
+        yield 0
+        return
+    with ScriptedServer() as server:
+        server.script[case.first_refuses] = GREY
+        yield server.port
+        assert server.reached[case.first_refuses] and not server.messages
 
 
 def empty(mail: QueuedMailer) -> None:
@@ -362,6 +384,6 @@ def _unfinished(
     complaints = _bad_end(fate) + found.complaints()
     if fate["seconds"] > PROMPTLY:
         complaints.append(f"the worker took {fate['seconds']:.1f} s to end")
-    if not all(dialogue.over for dialogue in ledger.dialogues[2:]):
+    if not all(one.over or one.announced or one.text is not None for one in ledger.dialogues[2:]):
         complaints.append("a dialogue was cut off")
     return [f"after TERM {complaint}" for complaint in complaints]

@@ -41,12 +41,15 @@ class Dialogue:
     Attributes:
         answers: address -> the server's code for its RCPT.
         text: the server's code for the whole text; None: the final dot never came.
-        over: whether the client went on to something else, so that it knows the answers.
+        over: whether the client went on to something that shows that it knows the answers. The MAIL
+            command of the next message does not, where it may have come with the final dot of this one.
+        announced: whether it may have come so, and its text never did.
     """
 
     answers: dict[str, int] = field(default_factory=dict)
     text: int | None = None
     over: bool = False
+    announced: bool = False
 
     def taken(self, address: str) -> bool:
         """Whether the server has the message for this recipient."""
@@ -73,6 +76,7 @@ class Ledger:
         self.in_doubt_before = 0
         self.dialogues: list[Dialogue] = []
         self._current: dict[int, Dialogue] = {}
+        self._dotted: dict[int, Dialogue] = {}  # the one before, whose answer may be on its way
         self._put_off: set[str] = set()
         self.struck_goes_on = False
         self._known: set[int] = set()
@@ -81,7 +85,9 @@ class Ledger:
 
     def script(self, server: ScriptedServer) -> None:
         """Have a server defer some recipients once and refuse others for good."""
-        server.script.update(mail=self._mail, rcpt=self._rcpt, dot=self._dot, quit=self._quit)
+        server.script.update(
+            mail=self._mail, rcpt=self._rcpt, dot=self._dot, rset=self._rset, quit=self._quit
+        )
 
     def cut(self, connections: int) -> None:
         """The worker that opened the connections so far was struck: what it hears now is too late."""
@@ -89,18 +95,31 @@ class Ledger:
         self._late.update(self._known)
 
     def _mail(self, session: Session, line: str) -> Fault | None:
-        self._quit(session, line)
+        before = self._current.get(session.number)
+        announced = before is not None and before.text is not None
+        if before and announced:
+            self._dotted[session.number] = before
+        else:
+            self._quit(session, line)
         with self._guard:
             if session.number not in self._known and self.struck_goes_on:
                 self._late.add(session.number)
             self._known.add(session.number)
-            self.dialogues.append(Dialogue())
+            self.dialogues.append(Dialogue(announced=announced))
             self._current[session.number] = self.dialogues[-1]
         return None
 
-    def _quit(self, session: Session, _line: str) -> Fault | None:
+    def _quit(self, session: Session, line: str) -> Fault | None:
+        self._rset(session, line)
         if session.number not in self._late and session.number in self._current:
             self._current[session.number].over = True
+        return None
+
+    def _rset(self, session: Session, _line: str) -> Fault | None:
+        """The client knows the answers of this message, and of the one before for certain."""
+        before = self._dotted.pop(session.number, None)
+        if before and session.number not in self._late:
+            before.over = True
         return None
 
     def _rcpt(self, session: Session, line: str) -> Fault | None:
@@ -111,9 +130,11 @@ class Ledger:
         self._current[session.number].answers[address] = fault.code if fault else 250
         return fault
 
-    def _dot(self, session: Session, _line: str) -> Fault | None:
+    def _dot(self, session: Session, line: str) -> Fault | None:
+        self._rset(session, line)
         fault = self._once("busy", session.rcpt_tos, BUSY)
         self._current[session.number].text = fault.code if fault else 250
+        self._current[session.number].announced = False
         return fault
 
     def _once(self, name: str, recipients: list[str], fault: Reply) -> Reply | None:
@@ -159,6 +180,8 @@ def account(ledger: Ledger, tables: dict[str, list[dict[str, Any]]], *, ended: b
     found = Account()
     attempts: dict[int, Counter[str]] = {row["id"]: Counter() for row in tables["recipient"]}
     for row in tables["attempt"]:
+        if row["outcome"] == words.PASSED_ON:  # by a server that is not accounted for here
+            continue
         attempts[row["recipient_ref"]][row["outcome"]] += 1
         if row["outcome"] == words.IN_DOUBT:
             found.in_doubt.add(row["message_ref"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +16,7 @@ from mailqueue.transports.smtp_wire import Wire
 
 _VERBS = ("EHLO", "MAIL", "RCPT", "DATA", "RSET", "QUIT")
 _PACKAGE = worker.__name__.rpartition(".")[0]
-_TRANSACTIONS = ("own_transaction",)  # whose commits are named after those who asked for them
+_TRANSACTIONS = ("own_transaction", "begin")  # whose commits are named after those who asked for them
 OPENING_TIME = 2.0  # seconds until the first message goes out although not all connections are open
 
 
@@ -44,11 +44,15 @@ class Points:
         self._around(journal, "discard", lambda _: "discarding a journal")
         for fact in ("begun", "dot", "answered", "released"):
             self._around(journal.Journal, fact, lambda *_, fact=fact: f"journal {fact}")
+        self._around(journal.Journal, "answered_and_dot", lambda *_: "journal answered and dot")
         self._around(journal.Journal, "_rewrite", lambda _: "rewriting the journal")
         self._around(journal.Journal, "close", lambda _: "removing the journal")
-        self._around(Wire, "__init__", lambda _, host, port, timeout: "connect")
+        self._around(Wire, "__init__", lambda _, host, port, timeout, source: "connect")
         self._around(Wire, "send", _verb)
-        self._after(Wire, "read_reply", lambda wire, _: f"answer to {getattr(wire, 'said', 'connect')}")
+        self._around(Wire, "send_some", _dot_behind_text)
+        self._after(Wire, "read_reply", _answered)
+        self._after(Wire, "lines_within", lambda *_: "answers in a series")
+        self._around(Wire, "skip", _skipped)
 
     def _around(self, owner: Any, name: str, label_of: Callable[..., str]) -> None:
         original = getattr(owner, name)
@@ -84,11 +88,30 @@ class Points:
             self._strike()
 
 
-def _verb(wire: Wire, data: bytes, _timeout: float) -> str:
-    first = data[:4].decode("ascii", "replace")
-    said = first if first in _VERBS else "dot" if data == b".\r\n" else "text"
-    wire.said = said  # type: ignore[attr-defined]  # for the answer's name
-    return said
+def _verb(wire: Wire, data: bytes | memoryview, _timeout: float) -> str:
+    """What is sent, after its first command; notes what will be answered, in its order."""
+    lines = [line[:4].decode("ascii", "replace") for line in bytes(data).split(b"\r\n")]
+    if lines[0] not in (*_VERBS, "."):
+        return "text"
+    said = ["dot" if line == "." else line for line in lines if line]
+    vars(wire).setdefault("awaited", deque()).extend(said)
+    return said[0]
+
+
+def _dot_behind_text(wire: Wire, data: bytes) -> str:
+    """What a series sends in one write: a text, its dot, and the commands of the message behind."""
+    return _verb(wire, data[data.rindex(b"\r\n.\r\n") + 2 :], 0.0)
+
+
+def _skipped(wire: Wire, octets: int) -> str:
+    for _ in range(wire._buffer.count(b"\n", 0, octets)):
+        vars(wire)["awaited"].popleft()
+    return "the end of answers in a series"
+
+
+def _answered(wire: Wire, _timeout: float) -> str:
+    awaited = vars(wire).get("awaited")
+    return f"answer to {awaited.popleft() if awaited else 'connect'}"
 
 
 def _committer() -> str:

@@ -26,7 +26,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mailqueue import QueuedMailer, journal, shift, worker
+from mailqueue import QueuedMailer, journal, service, shift, supply, worker
 from mailqueue.service import serve
 from mailqueue.wakeup import Watch
 
@@ -51,6 +51,7 @@ class Order:
         label, occurrence: the point at which it strikes itself.
         seconds: instead of that, the time after which it is struck from outside.
         points: a file for the points it has reached, when it ends by itself.
+        first_port: of a mail server that is to be tried before the other one; 0: there is none.
     """
 
     uri: str
@@ -62,6 +63,12 @@ class Order:
     occurrence: int = 0
     seconds: float | None = None
     points: str = ""
+    first_port: int = 0
+
+
+def transports(first_port: int, port: int) -> list[str] | None:
+    """What a site has that tries one mail server before another; None where there is no first one."""
+    return [f"smtp://127.0.0.1:{one}?tls=none" for one in (first_port, port)] if first_port else None
 
 
 class Shared:
@@ -125,7 +132,9 @@ def live(order: Order, shared: Shared) -> None:
         connections=order.connections,
     )
     mail.settings.server = f"127.0.0.1:{order.port}"
-    worker.MESSAGES_FOR_ANOTHER = 1  # few messages are to open all connections
+    mail.settings.transports = transports(order.first_port, order.port)
+    worker.MESSAGES_FOR_ANOTHER = 1  # few messages are to open all connections,
+    supply.SLOW = 0.0  # near as the server is
 
     def strike() -> None:
         shared.struck_on = _monotonic()
@@ -139,15 +148,30 @@ def live(order: Order, shared: Shared) -> None:
     if order.seconds is None:
         _work_in_small_pieces()
         points.watch(mail.db)
-    os.write(_READY, b".")
+        os.write(_READY, b".")
+    else:
+        _tell_of_the_first_drain()
     work(mail, stop)
     if order.points:
         Path(order.points).write_text(json.dumps(points.reached), encoding="utf-8")
 
 
+def _tell_of_the_first_drain() -> None:
+    """Say that the worker begins when it does: asked to end before that, it rightly does nothing at all."""
+    drain = service.drain
+
+    def told(*args: Any, **named: Any) -> dict[str, int]:
+        service.drain = drain
+        os.write(_READY, b".")
+        return drain(*args, **named)
+
+    service.drain = told
+
+
 def _work_in_small_pieces() -> None:
     """Have a few messages take all the ways that thousands take."""
     worker.BATCH = 5
+    supply.FOR_EACH = 4  # however fast the server, there is always a message behind
     worker.GROUP = 2
     journal.LARGEST = 1500
 

@@ -31,6 +31,7 @@ from .smtp_server import free_port
 APPS = Path(__file__).parent.parent.parent / "apps"
 NAME = "site"
 MEASURED = any(name.startswith("COVERAGE_PROCESS") for name in os.environ)
+END = 2.0  # seconds that a measured server has to end; one that takes longer is killed, and not measured
 
 _IMPORT = re.compile(r"^from py4web\.utils\.mailer import Mailer$", re.M)
 _MAILER = re.compile(
@@ -146,7 +147,7 @@ class ServedSite:
 
     def __exit__(self, *_exception: object) -> None:
         if MEASURED:  # a killed process saves no measurement, but an orderly end takes seconds
-            self.stop()
+            self.stop(patience=END)
         else:
             self.kill()
 

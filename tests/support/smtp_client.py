@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mailqueue.classify import classify_exception
 from mailqueue.compose import Envelope
 from mailqueue.delivery import hand_over
-from mailqueue.transports.base import Answer, Transport
+from mailqueue.transports.base import Answer, Following, Letter, Transport
 from mailqueue.transports.smtp import PLAIN, SmtpTransport, Timeouts
 
 from .smtp_faults import Fault
@@ -48,6 +48,47 @@ def attempt(
         return [Answer.refused(address, failure) for address in addresses]
     envelope = Envelope(sender, tuple(("to", address) for address in addresses), smtputf8)
     return hand_over(transport, envelope, mime, None, (dots if dots is not None else []).append)
+
+
+class Behind(Following):
+    """A message that follows the one at hand.
+
+    Attributes:
+        letter: it; None: nothing follows, or it was given back.
+        given_back: how often the transport gave back what follows.
+    """
+
+    def __init__(self, letter: Letter | None) -> None:
+        self.letter = letter
+        self.given_back = 0
+
+    def next(self) -> Letter | None:
+        return self.letter
+
+    def give_back(self) -> None:
+        self.letter = None
+        self.given_back += 1
+
+
+def letter_to(*recipients: str, mime: bytes = MIME, sender: str = SENDER, smtputf8: bool = False) -> Letter:
+    return Letter(sender, recipients, mime, smtputf8)
+
+
+def attempt_in_turn(transport: Transport, *letters: Letter) -> list[list[Answer]]:
+    """Hand messages over one after the other, each announced with the one before."""
+    found = []
+    for letter, behind in zip(letters, [*letters[1:], None], strict=True):
+        transport.following = Behind(behind)
+        found.append(
+            attempt(
+                transport,
+                *letter.recipients,
+                mime=letter.mime,
+                sender=letter.sender,
+                smtputf8=letter.smtputf8,
+            )
+        )
+    return found
 
 
 def outcomes(answers: list[Answer]) -> dict[str, str]:

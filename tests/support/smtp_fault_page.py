@@ -34,6 +34,8 @@ means those that no other line of the stage names.
 
 Problem entry: `at once`; `if it lasts` at the third failure in a row; `no`. Next message: B goes out `now`,
 in the same run of the queue, or `after the repair`, by itself.
+
+The server offers PIPELINING; what differs where it does not has [a section of its own](#without-pipelining).
 """
 _HEADINGS = (
     "kind",
@@ -55,7 +57,7 @@ _IN_THE_END = {
 
 def page() -> str:
     """The whole page, in Markdown."""
-    parts = [_INTRODUCTION, *_sections(), _situations(), _shapes()]
+    parts = [_INTRODUCTION, *_sections(), _in_turn(), _situations(), _shapes()]
     return "\n".join(parts)
 
 
@@ -113,6 +115,16 @@ def _in_the_end(fate: Fate) -> str:
 
 def _is_split(fate: Fate) -> bool:
     return fate.met == "again" and not fate.attempts
+
+
+def _in_turn() -> str:
+    lines = [
+        _line(f"{stage}: {', '.join(map(_shown, row.fault_names))}", row, stage)
+        for row in data.IN_TURN
+        for stage in row.stage_names
+    ]
+    about = "Where commands go out one after the other, these cells are different."
+    return f"## Without PIPELINING\n\n{about}\n\n{_table('the server answers', lines)}"
 
 
 def _situations() -> str:

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class Fault(ABC):
     """What the server does instead of its usual answer.
 
     `taken` matters at the final dot: True means that the server keeps the message although it does not
@@ -29,8 +30,9 @@ class Fault:
     def accepts(self) -> bool:
         return self.taken
 
+    @abstractmethod
     def play(self, session: Session) -> None:
-        raise NotImplementedError
+        """Do it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Late(Fault):
 
     seconds: float = 0.05
 
-    def wait(self) -> None:
+    def play(self, session: Session) -> None:
         threading.Event().wait(self.seconds)
 
 

@@ -16,6 +16,9 @@ from __future__ import annotations
 import contextlib
 import email
 import email.policy
+import itertools
+import os
+import random
 import socket
 import ssl
 import threading
@@ -82,13 +85,15 @@ class ScriptedServer:
         auth: the password of each user who may log in; None means that AUTH is not offered. With
             "starttls" AUTH is offered behind TLS only.
         mechanisms: the AUTH mechanisms offered.
-        extensions: the EHLO keywords offered, out of EXTENSIONS.
+        extensions: the EHLO keywords offered, out of EXTENSIONS; by default `offered`, which is all.
         size_limit: bytes, for SIZE.
         port: 0 for any free one.
+        path: of a socket on this host, to listen on instead of a port.
         script: the faults to start with, by stage.
     """
 
     host = "127.0.0.1"
+    offered = EXTENSIONS
 
     def __init__(
         self,
@@ -97,15 +102,17 @@ class ScriptedServer:
         certificate: Certificate | None = None,
         auth: Mapping[str, str] | None = None,
         mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN", "CRAM-MD5"),
-        extensions: tuple[str, ...] = EXTENSIONS,
+        extensions: tuple[str, ...] | None = None,
         size_limit: int = 10_000_000,
         port: int = 0,
+        path: str | None = None,
         script: Mapping[str, Step] | None = None,
     ) -> None:
         if tls not in ("none", "starttls", "implicit") or (tls != "none" and certificate is None):
             raise ValueError(f"tls={tls!r} with certificate={certificate!r}")
         self.tls, self.auth, self.mechanisms = tls, auth, mechanisms
-        self.extensions, self.size_limit, self.port = extensions, size_limit, port
+        self.extensions = self.offered if extensions is None else extensions
+        self.size_limit, self.port, self.path = size_limit, port, path
         self.context: ssl.SSLContext | None = certificate.server_context() if certificate else None
         self.script = Script(script or {})
         self.messages: list[Received] = []
@@ -131,11 +138,27 @@ class ScriptedServer:
         self.stop()
 
     def start(self) -> None:
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self._listener = socket.create_server((self.host, self.port), family=family)
-        self.port = self._listener.getsockname()[1]
+        self._listener = self._listen()
         self._running = True
         self._spawn(self._accept)
+
+    def _listen(self) -> socket.socket:
+        if self.path:
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(self.path)
+            listener.listen()
+            return listener
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.create_server((self.host, self.port), family=family)
+        self.port = listener.getsockname()[1]
+        return listener
+
+    def _knock(self) -> None:
+        if self.path:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(self.path)
+        else:
+            socket.create_connection((self.host, self.port), timeout=5).close()
 
     def stop(self) -> None:
         """Close the port and every connection; wait until all threads are gone."""
@@ -144,7 +167,7 @@ class ScriptedServer:
         self._running = False
         self.release()
         with contextlib.suppress(OSError):  # wakes accept(), which would not notice a close
-            socket.create_connection((self.host, self.port), timeout=5).close()
+            self._knock()
         self._threads[0].join(timeout=5)
         for session in self.sessions:
             session.cut()
@@ -205,6 +228,8 @@ class ScriptedServer:
         with self._listener:
             while True:
                 connection, _address = self._listener.accept()
+                if connection.family != socket.AF_UNIX:  # or short replies wait 40 ms for the client's ACK
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if not self._running:
                     connection.close()
                     return
@@ -213,10 +238,21 @@ class ScriptedServer:
                 self._spawn(session.run)
 
 
+_PORTS = 4000  # of each process of pytest-xdist
+_ports = itertools.count(random.randrange(_PORTS))
+
+
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A free port that nobody takes before the caller does.
+
+    It is below those that the system gives out by itself, and in a range of this test process's own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    lowest = 12_000 + _PORTS * (worker % 5)
+    while True:
+        port = lowest + next(_ports) % _PORTS
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextlib.contextmanager

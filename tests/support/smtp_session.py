@@ -37,6 +37,7 @@ class Session:
         self.server, self.socket, self.number = server, connection, number
         self.tls = False
         self.user: str | None = None
+        self._answers_each = False  # LMTP (RFC 2033)
         self._buffer = bytearray()
         self._closing = threading.Lock()
         self._forget_mail()
@@ -119,7 +120,7 @@ class Session:
             self.server.hang()
             return None
         if isinstance(step, Late):
-            step.wait()
+            step.play(self)
             return None
         return step
 
@@ -141,6 +142,10 @@ class Session:
     def _do_ehlo(self, line: str) -> None:
         self._forget_mail()
         self._perform("ehlo", line, Reply(250, "\n".join(["scripted.test", *self._offers()])))
+
+    def _do_lhlo(self, line: str) -> None:
+        self._answers_each = True
+        self._do_ehlo(line)
 
     def _do_helo(self, line: str) -> None:
         self._forget_mail()
@@ -223,6 +228,9 @@ class Session:
         self._finish(self._read_text())
 
     def _finish(self, data: bytes) -> None:
+        if self._answers_each:
+            self._finish_for_each(data)
+            return
         too_big = len(data) > self.server.size_limit
         usual = Reply(552, "5.3.4 message too big") if too_big else Reply(250, "2.0.0 taken")
         action = self._fault("dot", "") or usual
@@ -230,6 +238,17 @@ class Session:
             self.server.note(message={**self._envelope(), "data": data})
         self._forget_mail()
         action.play(self)
+
+    def _finish_for_each(self, data: bytes) -> None:
+        answers = [
+            (one, self._fault("dot", f"<{one}>") or Reply(250, "2.0.0 taken")) for one in self.rcpt_tos
+        ]
+        taken = tuple(one for one, action in answers if action.accepts)
+        if taken:
+            self.server.note(message={**self._envelope(), "rcpt_tos": taken, "data": data})
+        self._forget_mail()
+        for _, action in answers:
+            action.play(self)
 
     def _envelope(self) -> dict[str, object]:
         return {

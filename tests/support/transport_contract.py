@@ -13,6 +13,7 @@ Make a subclass in a test file and give it a fixture `way`:
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -37,12 +38,14 @@ class Way:
         arrived: what came out at the other end so far; None where that cannot be read back.
         secrets: texts that must not be shown.
         broken: a transport that cannot be opened, where there is such a thing.
+        alike: whether what arrived is what was sent, where that is not the same bytes.
     """
 
     make: Callable[[], Transport]
     arrived: Callable[[], Sequence[Arrived]] | None = None
     secrets: tuple[str, ...] = ()
     broken: Callable[[], Transport] | None = None
+    alike: Callable[[bytes, bytes], bool] = operator.eq
 
 
 def message(text: str = "hello") -> bytes:
@@ -111,14 +114,15 @@ class TransportContract:
         deliver(transport, A, mime=mime)
         if way.arrived:
             ((sender, recipients, received),) = way.arrived()
-            assert (sender, recipients, received) == (SENDER, (A,), mime)
+            assert (sender, recipients) == (SENDER, (A,)) and way.alike(received, mime)
 
     def test_many_messages_go_out_one_after_the_other_each_once(self, way: Way, transport: Transport):
         mimes = [message(f"number {number}") for number in range(5)]
         for mime in mimes:
             assert [answer.failure for answer in deliver(transport, A, mime=mime)] == [None]
         if way.arrived:
-            assert [received for _, _, received in way.arrived()] == mimes
+            received = [each for _, _, each in way.arrived()]
+            assert len(received) == len(mimes) and all(map(way.alike, received, mimes))
 
     def test_before_dot_comes_once_at_most_with_those_who_are_accepted(self, transport: Transport):
         calls: list[list[str]] = []

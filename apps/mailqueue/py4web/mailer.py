@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 import inspect
-import logging
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from py4web.utils.auth import Auth
 from py4web.utils.mailer import Mailer
 
-from .. import compose, words
-from ..classify import Failure
-from ..compose import Composed
-from ..database import has_undone_all, savepoint
-from ..errors import BadMessage
+from .. import compose
+from ..arguments import PROTECTION, neutral, text_and_html
+from ..callers import called_by
 from ..liveness import SILENCE
 from ..mailer import AUTH_EXPIRES_AFTER, MailQueue
 from ..outbox import Retention
 from ..problems import Problem
+from ..rendering import templates_of
 from ..retry import RetryPolicy
+from ..signing.dkim import DkimKey
 from ..terms import RESEND, terms
-from . import admin, tickets, worker
-from .request import RequestTransaction, called_by_auth
+from ..transports.plan import Route, Spec
+from . import tickets, worker
+from .auth_mailer import AuthMailer
+from .request import RequestTransaction, accepted_languages
 from .scheduler import SendingTask
 
-logger = logging.getLogger("mailqueue")
 
-
-class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no type hints
+class QueuedMailer(AuthMailer, MailQueue, Mailer):  # type: ignore[misc]  # py4web has no type hints
     """A drop-in for py4web.utils.mailer.Mailer whose send() only inserts into the database.
 
     Args:
         db: the site's DAL; the tables mailqueue_* are made in it.
-        server: host:port of the mail server; "logging", "logging:FILE" or "memory" send nothing.
+        server: host:port of the mail server; "aws" is Amazon SES, "logging", "logging:FILE" and "memory"
+            send nothing.
         sender: the site's sender, "a@b.org" or "Site <a@b.org>".
         login: "user:password", or None.
         tls: STARTTLS. The certificate is verified.
         ssl: TLS from the start (port 465). The certificate is verified.
+        transports: the ways out, in order of preference, instead of server, login, tls and ssl: URLs,
+            functions that make a transport, failover(…) and roundrobin(…) of such; see transports/urls.py.
+        routes: which messages go out over transports of their own: route(…), the first that fits.
+        dkim: keys to sign what leaves with: dkim_key(…), see docs/signing.md.
         ca_file: path of the certificates to trust (PEM) instead of the system's.
         retry: when to try again, and when to give up.
         retention: how long sent and failed messages are kept.
@@ -57,7 +64,9 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         rng: where the jitter of delays comes from.
 
     All of the stock mailer's settings stay in `.settings` and may be changed at any time; they are
-    read when mail is sent. `settings.timeout` is None: as long as RFC 5321 asks for.
+    read when mail is sent. `settings.timeout` is None: as long as RFC 5321 asks for. Two more are for mails
+    made of templates: `settings.site`, what they call the site (the sender's name by default), and
+    `settings.language`, such as "de", for recipients whose language is not known.
 
     Raises:
         TablesMissing: the DAL was opened with migrate=False and the tables are not there.
@@ -75,6 +84,9 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         tls: bool = True,
         ssl: bool = False,
         *,
+        transports: Sequence[Spec] | None = None,
+        routes: Sequence[Route] | None = None,
+        dkim: Sequence[DkimKey] | None = None,
         ca_file: str | None = None,
         retry: RetryPolicy | None = None,
         retention: Retention | None = None,
@@ -102,11 +114,16 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         )
         super().__init__(server=server, sender=sender, login=login, tls=tls, ssl=ssl)
         self.settings.timeout = None
-        self.settings.ca_file = ca_file
+        self.settings.ca_file, self.settings.dkim = ca_file, dkim
+        self.settings.transports, self.settings.routes = transports, routes
+        self.settings.base_url = None
         self._request = RequestTransaction.of(db)
+        self.settings.site = self.settings.language = None
         self._app_name = tickets.loading_app()
+        self.templates = templates_of(_folder_of(self._app_name))
         self._task: SendingTask | None = None
         worker.note(self, self._app_name)
+        self.check_transports()
 
     # --- the stock mailer's interface ------------------------------------------------------
 
@@ -160,8 +177,10 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             headers: further headers.
             from_address: for the From header only.
             list_unsubscribe: a URL or an address.
-            dkim, cipher_type: signing and encryption are refused in this version, not ignored; what
-                follows them in the stock mailer's signature belongs to them.
+            dkim: only what settings.dkim is anyway.
+            cipher_type: "gpg" or "x509", with sign, encrypt and x509_…: as the stock mailer's, done when
+                the message is sent. What is not given is taken from the settings then. Secrets,
+                sign_passphrase and a key's text, have to be there: they are not stored with a message.
             priority: one of words.PRIORITIES; NORMAL, for Auth's mails URGENT.
             category: a word to find it by; "site", for Auth's mails "auth".
             send_at: not before; a datetime (without a time zone: the server's local time) or epoch
@@ -194,6 +213,14 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             "list_unsubscribe": list_unsubscribe,
             "dkim": dkim,
             "cipher_type": cipher_type,
+            "sign": sign,
+            "sign_passphrase": sign_passphrase,
+            "encrypt": encrypt,
+            "x509_sign_keyfile": x509_sign_keyfile,
+            "x509_sign_chainfile": x509_sign_chainfile,
+            "x509_sign_certfile": x509_sign_certfile,
+            "x509_crypt_certfiles": x509_crypt_certfiles,
+            "x509_nocerts": x509_nocerts,
         }
         wanted: dict[str, Any] = {
             "priority": priority,
@@ -205,10 +232,10 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
             "doubt": doubt,
         }
         on_terms = {name: value for name, value in wanted.items() if value is not None}
-        if called_by_auth():
-            self._queue_for_auth(given, on_terms)
+        if called_by(Auth):
+            self.queue_for_auth(lambda: given, on_terms)
             return True
-        composed = self._composed(given)
+        composed = self.composed(given)
         agreed = terms(self.site.clock(), **on_terms)
         with self.transaction():
             self.queue(composed, agreed)
@@ -224,32 +251,10 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         try:
             bound = _SIGNATURE.bind(self, *arguments, **keywords)
             given = {name: value for name, value in bound.arguments.items() if name in _NEUTRAL}
-            neutral = self._neutral(**given)
+            neutral = self.neutral(**given)
         except Exception as error:  # noqa: BLE001 - a visitor must never see a mail error
             return self.refuse_now(error)
         return self.send_now(neutral)
-
-    # --- Auth ------------------------------------------------------------------------------
-
-    def _queue_for_auth(self, given: Mapping[str, Any], on_terms: Mapping[str, Any]) -> None:
-        """Queue a mail of Auth's. Whatever is wrong with it is not the visitor's business."""
-        usual = {"priority": words.URGENT, "category": "auth", "expires_after": self._auth_expires_after}
-        on_terms = {**usual, **on_terms}
-        in_host_transaction = self.in_host_transaction()
-        try:
-            composed = self._composed(given)
-            agreed = terms(self.site.clock(), **on_terms)
-            with self.transaction(), savepoint(self.db):
-                self.queue(composed, agreed)
-        except Exception as error:
-            if in_host_transaction and has_undone_all(self.db, error):
-                raise  # the account is gone too, and nobody may be told that it is there
-            logger.exception("a mail of Auth could not be queued")
-            failure = Failure(words.MESSAGE, words.BUILD, "auth-mail-not-queued", str(error)[:500])
-            self.note_problem(failure, "")
-            self.note_refused(
-                _shown(given["to"]), _shown(given["subject"]), failure.text, _shown(on_terms["category"])
-            )
 
     # --- the rest of a site ----------------------------------------------------------------
 
@@ -263,86 +268,28 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
         if scheduler is not None:
             self._task = SendingTask(self, scheduler, period, self._app_name)
 
-    def wake(self, message_id: int | None = None) -> None:
-        """Wake the workers, have the scheduler's task, if there is one, run now, and tell other engines."""
+    def hint(self, message_id: int | None) -> None:
+        """Have the scheduler's task, if there is one, run now, and tell other engines."""
         if self._task:
             self._task.wake()
-        super().wake(message_id)
-
-    def enable_admin(
-        self, auth: Any, uses: Sequence[Any] = (), route: str = "mailqueue", role: str = "admin"
-    ) -> None:
-        """Mount the administrator's pages in the app that is being loaded; see admin.enable().
-
-        Args:
-            auth: the host's Auth.
-            uses: the host's fixtures, as for auth.enable(): (session, T, db).
-            route: the path below the app's own.
-            role: the group (Tags(db.auth_user, "groups")) whose members may see the pages.
-        """
-        admin.enable(self, auth, uses, route, role)
-
-    def _composed(self, given: Mapping[str, Any]) -> Composed:
-        """Make a message of send()'s arguments.
-
-        Raises:
-            BadMessage: they cannot become a mail, or an object among them raised something itself.
-        """
-        try:
-            return self.compose(self._neutral(**given))
-        except BadMessage:
-            raise
-        except Exception as problem:
-            raise BadMessage(
-                f"An argument of send() raised {type(problem).__name__} when it was read."
-            ) from problem
+        super().hint(message_id)
 
     # --- translation -----------------------------------------------------------------------
 
-    def _neutral(
-        self,
-        to: Any,
-        subject: Any = "[no subject]",
-        body: Any = "[no body]",
-        sender: str | None = None,
-        attachments: Any = None,
-        cc: Any = None,
-        bcc: Any = None,
-        reply_to: Any = None,
-        encoding: str = "utf-8",
-        raw: bool = False,
-        headers: Mapping[str, Any] | None = None,
-        from_address: str | None = None,
-        list_unsubscribe: str | None = None,
-        dkim: Any = None,
-        cipher_type: str | None = None,
-    ) -> dict[str, Any]:
+    def neutral(self, body: Any = "[no body]", encoding: str = "utf-8", **further: Any) -> dict[str, Any]:
         """The stock mailer's arguments as those of compose().
 
         Raises:
             BadMessage: they ask for what cannot be done.
         """
-        if dkim or self.settings.dkim or cipher_type or self.settings.cipher_type:
-            raise BadMessage(
-                "This version of mailqueue neither signs nor encrypts: leave dkim and cipher_type unset."
-            )
         text, html = _text_and_html(body, encoding)
-        if raw:
-            text, html = (html if text is None else text), None
-        return {
-            "to": to,
-            "subject": "" if subject is None else _text(subject, encoding),
-            "text": text,
-            "html": html,
-            "sender": sender,
-            "from_address": from_address,
-            "cc": cc,
-            "bcc": bcc,
-            "reply_to": reply_to,
-            "headers": _headers(headers, encoding),
-            "attachments": [] if raw else _several(attachments),
-            "list_unsubscribe": list_unsubscribe or self.settings.list_unsubscribe,
-        }
+        return neutral(self.settings, text=text, html=html, encoding=encoding, **further)
+
+    # --- what of the request and the app matters to mails ---------------------------------
+
+    def visitor_languages(self) -> str:
+        """What the request at hand says in Accept-Language; "" where there is no request."""
+        return accepted_languages()
 
     # --- whose transaction, and whose log --------------------------------------------------
 
@@ -361,48 +308,17 @@ class QueuedMailer(MailQueue, Mailer):  # type: ignore[misc]  # py4web has no ty
 
 
 _SIGNATURE = inspect.signature(QueuedMailer.send)
-_NEUTRAL = frozenset(inspect.signature(QueuedMailer._neutral).parameters) - {"self"}
+_NEUTRAL = frozenset(inspect.signature(neutral).parameters) | {"body", *PROTECTION}
+
+
+def _folder_of(app_name: str) -> Path | None:
+    apps = os.environ.get("PY4WEB_APPS_FOLDER")
+    return Path(apps, app_name) if apps else None
 
 
 def _text_and_html(body: Any, encoding: str) -> tuple[str | None, str | None]:
     """The two bodies, as the stock mailer tells them apart, which takes only <html>…</html> for HTML."""
-    bodies = body if isinstance(body, (list, tuple)) else (body, None)
-    if len(bodies) != 2:
-        raise BadMessage(f"body: expected text or (text, html), got {len(bodies)} bodies.")
-    text, html = bodies
-    text = None if text is None else _text(text, encoding)
-    html = None if html is None else _text(html, encoding)
+    text, html = text_and_html(body, encoding)
     if text is None and html is not None and not html.lstrip().startswith("<"):
         return html, None  # what is no HTML is text, wherever it stands
     return text, html
-
-
-def _shown(value: Any) -> str:
-    try:
-        return str(value)
-    except Exception as error:  # noqa: BLE001 - what cannot be read is shown by its type, and why
-        return f"({type(value).__name__} that raises {type(error).__name__})"
-
-
-def _text(value: Any, encoding: str) -> str:
-    try:
-        if hasattr(value, "read"):
-            value = value.read()
-        return value.decode(encoding) if isinstance(value, bytes) else str(value)
-    except (OSError, TypeError, ValueError, LookupError) as error:
-        raise BadMessage(f"This cannot be read as text in the encoding {encoding}: {error}") from error
-
-
-def _headers(headers: Any, encoding: str) -> dict[str, str]:
-    if headers and not isinstance(headers, Mapping):
-        raise BadMessage(f"headers: expected a dictionary, got {type(headers).__name__}.")
-    return {
-        name: _text(value, encoding) if isinstance(value, bytes) else value
-        for name, value in (headers or {}).items()
-    }
-
-
-def _several(attachments: Any) -> list[Any]:
-    if attachments is None:
-        return []
-    return list(attachments) if isinstance(attachments, (list, tuple)) else [attachments]

@@ -1,14 +1,13 @@
-"""What py4web does around an action: whose transaction it is, and who called."""
+"""What py4web does around an action: whose transaction it is, and what the visitor reads."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import types
 from collections.abc import Callable
 from typing import Any
 
-from py4web.utils.auth import Auth
+from py4web.core import request
 
 _ATTRIBUTE = "_mailqueue_request"
 
@@ -71,11 +70,10 @@ class RequestTransaction:
         setattr(db, name, types.MethodType(watched, db))
 
 
-def called_by_auth() -> bool:
-    """Whether a method of py4web's Auth called the method that calls this, or a subclass's before it."""
-    frame: types.FrameType | None = sys._getframe(1)
-    mailer = caller = sys._getframe(1).f_locals.get("self")
-    while frame and caller is mailer:
-        frame = frame.f_back
-        caller = frame.f_locals.get("self") if frame else None
-    return isinstance(caller, Auth)
+def accepted_languages() -> str:
+    """The Accept-Language field of this thread's request; "" where there is none.
+
+    py4web's Translator goes by the same field. Its own choice is not asked for: it stays behind in the
+    thread, where an action without a Translator would find the language of another visitor.
+    """
+    return str(request.headers.get("Accept-Language", "")) if request.environ is not None else ""

@@ -52,7 +52,11 @@ def load(apps_folder: str, app_name: str) -> list[MailQueue]:
     if Path(app_name).name != app_name or not (folder / app_name / "__init__.py").is_file():
         raise NothingToServe(f"There is no app {app_name!r} in the folder {folder}.")
     install_args({"apps_folder": apps_folder, "yes": True, "app_names": app_name})
-    Reloader.import_apps()
+    try:
+        Reloader.import_apps()
+    except SystemExit as end:
+        ended = f"it calls sys.exit({_last_line(end.code)!r})"
+        raise NothingToServe(f"The app {app_name} cannot be loaded: {ended}") from end
     if error := Reloader.ERRORS.get(app_name):
         raise NothingToServe(f"The app {app_name} cannot be loaded: {_last_line(error)}")
     mailers = list(_mailers().get(app_name, ()))

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import NoneType
+from typing import NamedTuple
 
 from .. import words
 from ..classify import Failure, check_reply
@@ -22,6 +23,7 @@ class Answer:
         enhanced: its enhanced status code (RFC 3463), such as "2.0.0".
         text: the server's own words.
         stage: the stage that decided.
+        provider_id: what a provider calls the message in what it tells of it later.
     """
 
     recipient: str
@@ -30,6 +32,7 @@ class Answer:
     enhanced: str | None = None
     text: str = ""
     stage: str = words.DOT
+    provider_id: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no table could hold, while it is still the transport's own mistake.
@@ -39,12 +42,72 @@ class Answer:
         """
         if not isinstance(self.recipient, str) or not isinstance(self.failure, (Failure, NoneType)):
             raise TypeError(f"an answer for {self.recipient!r} with the failure {self.failure!r}")
+        if not isinstance(self.provider_id, (str, NoneType)):
+            raise TypeError(f"a provider's id of {self.provider_id!r} is not text")
         check_reply(self.stage, self.code, self.enhanced, self.text)
 
     @classmethod
     def refused(cls, recipient: str, failure: Failure) -> Answer:
         """The answer for a recipient whom a failure met."""
         return cls(recipient, failure, failure.code, failure.enhanced, failure.text, failure.stage)
+
+
+def split_enhanced(text: str) -> tuple[str | None, str]:
+    """The enhanced status code (RFC 3463) that a server's words begin with, if they do, and the words."""
+    first, _, rest = text.partition(" ")
+    parts = first.split(".")
+    return (first, rest) if len(parts) == 3 and all(map(str.isdigit, parts)) else (None, text)
+
+
+class Letter(NamedTuple):
+    """A message as deliver() is given it."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    mime: bytes
+    smtputf8: bool
+
+
+class Following(ABC):
+    """What comes after the message that is being delivered, for a transport that can make use of it."""
+
+    @abstractmethod
+    def next(self) -> Letter | None:
+        """The message that this transport is to be given next, the same at each call; None: not known."""
+
+    @abstractmethod
+    def give_back(self) -> None:
+        """Leave the message that comes next to another transport, since this one may wait for long."""
+
+
+class Series(ABC):
+    """Messages that go out one behind the other, for as long as the server says yes to everything.
+
+    The message at hand is the one that Following.next() gave last.
+    """
+
+    @abstractmethod
+    def begin(self, reply: str | None) -> bool:
+        """Put on record that the dot of the message at hand is about to be sent.
+
+        Args:
+            reply: the words of the 250 to the dot of the message before it; None: there was none.
+
+        Returns:
+            False: it must not be sent, and nothing of this message counts.
+        """
+
+    @abstractmethod
+    def next(self) -> Letter | None:
+        """The message behind the one at hand, which is at hand from then on; as Following.next()."""
+
+    @abstractmethod
+    def taken(self, reply: str) -> None:
+        """The dot was answered by a 250 with these words, and the series ends behind it."""
+
+    @abstractmethod
+    def waits(self) -> None:
+        """The server lets the message wait."""
 
 
 class Transport(ABC):
@@ -54,10 +117,19 @@ class Transport(ABC):
         stage: where it is at this moment (words.STAGES), so that whatever exception leaves it can
             be classified.
         delivers: whether mail really leaves; a transport that captures is content with any sender.
+        opening_proves: whether open() shows that it works; if not, only a message does.
+        place: set by whoever makes it: the setting of the mailer that describes it, such as "routes="; "" is
+            the single server.
+        following: set by whoever delivers, where more is known to follow. A transport may prepare it,
+            and even announce it to the server, but must not do what cannot be undone; it may as well
+            take no notice.
     """
 
     stage: str = words.CONFIG
     delivers: bool = True
+    opening_proves: bool = True
+    place: str = ""
+    following: Following | None = None
 
     @property
     @abstractmethod
@@ -67,6 +139,16 @@ class Transport(ABC):
     @abstractmethod
     def settings(self) -> tuple[object, ...]:
         """Everything that was configured, secrets included: when it changes, a pause is over."""
+
+    def check_files(self) -> None:
+        """See whether the files that it was configured with can be used; connects to nothing.
+
+        A transport may as well let that show when it is opened.
+
+        Raises:
+            SiteFault: one cannot.
+        """
+        return
 
     @abstractmethod
     def open(self) -> None:
@@ -102,6 +184,22 @@ class Transport(ABC):
         Raises:
             Exception: whatever met the whole message; classified by `stage`.
         """
+
+    def go_on(self, series: Series) -> list[Answer]:
+        """Hand over the messages behind the one that was just delivered, for as long as all goes well.
+
+        A transport may as well leave each of them to deliver().
+
+        Args:
+            series: the messages; the first is the one that `following` gave last.
+
+        Returns:
+            The answers for the message whose dot was sent last; none where the series has taken them.
+
+        Raises:
+            Exception: whatever met that message; classified by `stage`.
+        """
+        return []
 
     @abstractmethod
     def close(self) -> None:

@@ -7,6 +7,7 @@ comes back with code 0, so that it can be classified like any other answer.
 from __future__ import annotations
 
 import re
+import select
 import socket
 import ssl
 import time
@@ -38,23 +39,43 @@ class Reply:
         return 200 <= self.code < 300
 
 
+def in_octets(line: str) -> bytes:
+    """A command as it goes over the wire.
+
+    Raises:
+        ValueError: it holds a line break or another control character, or half a character.
+    """
+    if not (line.isascii() and line.isprintable()) and _CONTROL_CHARACTER.search(line):
+        raise ValueError("an SMTP command cannot contain a line break or control character")
+    return line.encode("utf-8") + b"\r\n"
+
+
 class Wire:
     """A connection that speaks in SMTP lines.
 
     Args:
-        host: name or address of the server.
-        port: its port.
+        host: name or address of the server, or the path of a socket on this host.
+        port: its port; of no meaning for a path.
         timeout: seconds for making the connection.
+        source: this end's address, where it matters which one the server sees.
 
     Raises:
         OSError: the connection failed.
     """
 
-    def __init__(self, host: str, port: int, *, timeout: float):
-        self._socket: socket.socket = socket.create_connection((host, port), timeout)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, host: str, port: int, *, timeout: float, source: str | None = None):
+        local = host.startswith("/")
+        self._socket = _on_this_host(host, timeout) if local else _over_tcp(host, port, timeout, source)
         self._host = host
         self._buffer = b""
+        self._do_not_block()
+
+    def _do_not_block(self) -> None:
+        # Python would set a time-out with one more system call at each step, and let go of its lock.
+        self._socket.setblocking(False)
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(self._socket, select.POLLIN)
+        self._writable.register(self._socket, select.POLLOUT)
 
     @property
     def secure(self) -> bool:
@@ -62,8 +83,15 @@ class Wire:
         return isinstance(self._socket, ssl.SSLSocket)
 
     @property
+    def peer_certificate(self) -> bytes | None:
+        """The certificate that the server has shown, in DER."""
+        return self._socket.getpeercert(binary_form=True) if isinstance(self._socket, ssl.SSLSocket) else None
+
+    @property
     def local_address(self) -> str:
         """This end's address as a literal for EHLO (RFC 5321 section 4.1.3)."""
+        if self._socket.family == socket.AF_UNIX:
+            return "localhost"
         address = str(self._socket.getsockname()[0])
         return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
@@ -76,36 +104,70 @@ class Wire:
         self._buffer = b""
         self._socket.settimeout(timeout)
         self._socket = context.wrap_socket(self._socket, server_hostname=self._host)
+        self._do_not_block()
 
-    def send(self, data: bytes, timeout: float) -> None:
+    def send(self, data: bytes | memoryview, timeout: float) -> None:
         """Send octets as they are.
 
         Raises:
             OSError: the connection is lost, or `timeout` seconds went by.
         """
-        self._socket.settimeout(timeout)
-        self._socket.sendall(data)
+        deadline = time.monotonic() + timeout
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                _wait(self._writable, deadline)
+            except ssl.SSLWantReadError:
+                _wait(self._readable, deadline)
+
+    def send_some(self, data: bytes) -> int:
+        """Send as much as can be sent at once.
+
+        Returns:
+            How many octets that were.
+
+        Raises:
+            OSError: the connection is lost; nothing was sent.
+        """
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0
 
     def command(self, line: str, timeout: float) -> Reply:
+        """Send one command, given without its line end, and read its reply; see exchange().
+
+        Raises:
+            ValueError: the command holds a line break or another control character; nothing was sent.
+        """
+        return self.exchange(in_octets(line), timeout)
+
+    def exchange(self, command: bytes, timeout: float) -> Reply:
         """Send one command and read its reply.
 
         Args:
-            line: the command, without its line end. Must not contain one.
+            command: as it goes over the wire.
             timeout: seconds until the whole reply must be here.
 
         Raises:
             OSError: the connection is lost, or the time is over, or the server had said something
                 already, which would be taken for the reply to this command.
-            ValueError: the command holds a line break or another control character; nothing was sent.
         """
-        if _CONTROL_CHARACTER.search(line):
-            raise ValueError("an SMTP command cannot contain a line break or control character")
-        octets = line.encode("utf-8") + b"\r\n"
+        self.expect_silence()
+        self.send(command, timeout)
+        return self.read_reply(timeout)
+
+    def expect_silence(self) -> None:
+        """Make sure that the server has said nothing which would be taken for a later reply.
+
+        Raises:
+            ConnectionAbortedError: it has, or it closed the connection.
+        """
         if self.has_unread():
             said = self._buffer[:200].decode("utf-8", "replace")
             raise ConnectionAbortedError(f"the server spoke or closed before it was asked: {said}")
-        self.send(octets, timeout)
-        return self.read_reply(timeout)
 
     def read_reply(self, timeout: float) -> Reply:
         """Read one reply, of one or several lines.
@@ -136,11 +198,9 @@ class Wire:
             if len(self._buffer) > LONGEST_LINE:
                 line, self._buffer = self._buffer, b""
                 return line
-            left = deadline - time.monotonic()
-            if left <= 0:
+            if time.monotonic() >= deadline:  # even if the server never stops talking
                 raise TimeoutError("timed out")
-            self._socket.settimeout(left)
-            received = self._socket.recv(65536)
+            received = self._receive(deadline)
             if not received:
                 raise ConnectionResetError("the server closed the connection")
             self._buffer += received
@@ -149,17 +209,74 @@ class Wire:
 
     def has_unread(self) -> bool:
         """Whether the server said something nobody asked for, or closed the connection."""
+        return self.hears_within(0.0)
+
+    def hears_within(self, seconds: float) -> bool:
+        """Wait until the server says something, or closes the connection, but not for longer than this."""
         if self._buffer:
             return True
-        self._socket.settimeout(0)
         try:
-            self._buffer = self._socket.recv(65536)
-        except (BlockingIOError, ssl.SSLWantReadError):
+            self._buffer = self._receive(time.monotonic() + seconds)
+        except TimeoutError:
             return False
         except OSError:  # reset by the server
             return True
         return True
 
+    def lines_within(self, number: int, seconds: float) -> bytes:
+        """What the server has said and nobody has read, when it is so many lines or the time is over.
+
+        It stays unread; see skip(). That the connection was lost, whoever reads it finds out.
+        """
+        deadline = time.monotonic() + seconds
+        while self._buffer.count(b"\n") < number:
+            try:
+                received = self._receive(deadline)
+            except OSError:
+                break
+            if not received:
+                break
+            self._buffer += received
+        return self._buffer
+
+    def skip(self, octets: int) -> None:
+        """So much of what the server has said is read."""
+        self._buffer = self._buffer[octets:]
+
+    def _receive(self, deadline: float) -> bytes:
+        """What has come; b"" at the end of the connection."""
+        while True:
+            try:
+                return self._socket.recv(65536)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                _wait(self._readable, deadline)
+            except ssl.SSLWantWriteError:
+                _wait(self._writable, deadline)
+
     def close(self) -> None:
         """Close the connection at once."""
         self._socket.close()
+
+
+def _over_tcp(host: str, port: int, timeout: float, source: str | None) -> socket.socket:
+    own_end = (source, 0) if source else None
+    made = socket.create_connection((host, port), timeout, own_end)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def _on_this_host(path: str, timeout: float) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.settimeout(timeout)
+        made.connect(path)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _wait(until: select.poll, deadline: float) -> None:
+    left = deadline - time.monotonic()
+    if left <= 0 or not until.poll(left * 1000):
+        raise TimeoutError("timed out")

@@ -1,0 +1,119 @@
+"""Claiming due messages for a worker."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from .. import database, leases, sql, words
+from ..sql import Row
+from ..tables import MESSAGE, RECIPIENT
+from .records import Claimed, Pending
+
+# Recipients handed over in one SMTP transaction: what every server must take (RFC 5321, 4.5.3.1.8).
+RECIPIENTS_AT_ONCE = 100
+# Of the places in a claim, one in so many is for less urgent mail, however much urgent mail there is.
+SHARE = 10
+
+_COLUMNS = (
+    "id",
+    "sender",
+    "smtputf8",
+    "tried_on",
+    "doubt",
+    "priority",
+    "expires_on",
+    "byte_size",
+    "category",
+    "next_transport",
+)
+
+
+def next_due(db: Any) -> float | None:
+    """When the earliest waiting message is due, epoch seconds; None: nothing waits."""
+    earliest = f"SELECT MIN(due) FROM {MESSAGE} WHERE priority = %s AND due IS NOT NULL"
+    each = " UNION ALL ".join([earliest] * len(words.PRIORITIES))
+    dues = [due for (due,) in sql.fetch(db, each, *words.PRIORITIES)]
+    return min((due for due in dues if due is not None), default=None)
+
+
+def claim(
+    db: Any, worker_id: int, *, limit: int, now: float, priorities: Sequence[int] = words.PRIORITIES
+) -> list[Claimed]:
+    """Claim up to `limit` due messages of these priorities for a worker, the most urgent first. Commits.
+
+    Workers that claim at the same moment get different messages, and wait neither for each other
+    nor for anybody else who has a message's row locked: that message is passed over.
+
+    Returns:
+        The messages; none where none is due and free, or the worker was declared dead.
+    """
+    database.begin(db)
+    rows = _due(db, limit, now, priorities)
+    if rows and not leases.hold(db, worker_id):  # whoever took this worker over would not see these claims
+        db.rollback()
+        return []
+    claimed = _take(db, worker_id, rows, now) if rows else []
+    db.commit()
+    return claimed
+
+
+def _due(db: Any, limit: int, now: float, priorities: Sequence[int]) -> list[Row]:
+    """Urgent mail first, but never all of the places for it while others wait."""
+    first, rest = priorities[0], priorities[1:]
+    due = f"priority = %s AND due <= %s ORDER BY due, id LIMIT {limit}"
+    own = sql.lock_free(db, MESSAGE, _COLUMNS, due, first, now, index="mailqueue_message_due_idx")
+    others = _due(db, max(limit - len(own), limit // SHARE), now, rest) if rest else []
+    return [*own[: limit - len(others)], *others]
+
+
+def _take(db: Any, worker_id: int, rows: Sequence[Row], now: float) -> list[Claimed]:
+    ids, token = [row["id"] for row in rows], secrets.token_hex(16)
+    for some in sql.portions(ids):
+        sql.change(
+            db,
+            f"UPDATE {MESSAGE} SET status = %s, due = NULL, worker = %s, claim = %s, claimed_on = %s"
+            f" WHERE id IN ({sql.signs(some)})",
+            words.SENDING, worker_id, token, now, *some,
+        )  # fmt: skip
+    recipients = to_try(db, ids, now)
+    return [
+        Claimed(
+            id=row["id"],
+            token=token,
+            sender=row["sender"],
+            smtputf8=row["smtputf8"] == "T",
+            tried_on=row["tried_on"],
+            doubt=row["doubt"],
+            priority=row["priority"],
+            expires_on=row["expires_on"],
+            recipients=tuple(recipients[row["id"]]),
+            byte_size=row["byte_size"],
+            category=row["category"],
+            next_transport=row["next_transport"],
+        )
+        for row in rows
+    ]
+
+
+def to_try(db: Any, ids: Sequence[int], claimed_on: float) -> dict[int, list[Pending]]:
+    """The recipients of each of these messages that a claim made at this moment is for."""
+    found: dict[int, list[Pending]] = {message_id: [] for message_id in ids}
+    place = "ROW_NUMBER() OVER (PARTITION BY message_ref ORDER BY id) AS place"
+    for some in sql.portions(ids):
+        waiting = (
+            f"SELECT id, message_ref, address, attempts, status, {place} FROM {RECIPIENT}"
+            f" WHERE message_ref IN ({sql.signs(some)}) AND due <= %s"
+            f" AND status IN ({sql.signs(words.PENDING)})"
+        )
+        asked = (
+            f"SELECT id, message_ref, address, attempts, status FROM ({waiting}) AS waiting"
+            f" WHERE place <= {RECIPIENTS_AT_ONCE} ORDER BY id"
+        )
+        for own_id, message_id, address, attempts, status in sql.fetch(
+            db, asked, *some, claimed_on, *words.PENDING
+        ):
+            if status in words.PENDING:  # to MySQL "SENT" and "sent" are the same
+                found[message_id].append(Pending(own_id, address or "", attempts or 0))
+    return found

@@ -1,0 +1,115 @@
+"""The pages on which accounts are approved: those of the links in mails, and the administrator's list.
+
+Mail scanners open links, so a link only shows who and what; the button on its page acts. No login is
+needed there: the token in the link is the right to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from py4web import URL, action, redirect, request, response
+from py4web.core import Translator
+
+from ..console.accounts import Accounts, note
+from ..languages import ENGLISH
+from ..pending_accounts import USED, Standing, heading, page_status, told
+from ..version import __version__
+from .approval import Approval
+from .console.frame import Console, static, template
+
+ACCOUNTS = "/accounts"
+
+
+class LinkPages:
+    """The pages behind the links in approvers' mails. In the template it is `links`."""
+
+    def __init__(self, mail: Any, auth: Any, uses: Sequence[Any], approval: Approval):
+        self._approval, self._route = approval, approval.route
+        self._translator = next((fixture for fixture in uses if isinstance(fixture, Translator)), None)
+        self._uses = [*uses, mail.db, auth]
+
+    def mount(self) -> None:
+        """Bind the pages in the app that is being loaded."""
+        for verb, decide in (("approve", self._approve), ("decline", self._decline)):
+            self._mount(verb, decide)
+        action(f"{self._route}/static/<fp:path>", method="GET")(static)
+
+    def _mount(self, verb: str, decide: Callable[[Standing], Any]) -> None:
+        def shown(token: str) -> dict[str, Any]:
+            standing = self._approval.standing(token)
+            _keep_private()
+            response.headers["Content-Language"] = ENGLISH  # before the host's Translator says its own
+            response.status = page_status(standing)
+            page = SimpleNamespace(
+                verb=verb,
+                standing=standing,
+                heading=heading(standing) if standing.obstacle else f"{verb.capitalize()} this account?",
+                told=told(standing),
+                decided_here=standing.obstacle == USED,
+                instead=URL(self._route, "decline" if verb == "approve" else "approve", token),
+            )
+            return {"links": self, "page": page, "title": "Approval", "T": self._translator or str}
+
+        def done(token: str) -> None:
+            standing = self._approval.standing(token)
+            if not standing.obstacle:
+                decide(standing)
+            redirect(URL(self._route, verb, token))  # which says what came of it
+
+        path = f"{self._route}/{verb}/<token>"
+        action(path, method="GET")(action.uses(template("approval/decide.html"), *self._uses)(shown))
+        action(path, method="POST")(action.uses(*self._uses)(done))
+
+    def _approve(self, standing: Standing) -> None:
+        assert standing.asked  # noqa: S101 - there is no obstacle
+        self._approval.approve(standing.asked.account, standing.asked.approver)
+
+    def _decline(self, standing: Standing) -> None:
+        assert standing.asked  # noqa: S101 - there is no obstacle
+        self._approval.decline(standing.asked.account, standing.asked.approver, note(request.forms))
+
+    @property
+    def stylesheet(self) -> str:
+        """The URL of the pages' own style sheet, a new one for every version."""
+        return str(URL(self._route, "static", "admin.css", vars={"v": __version__}))
+
+    @property
+    def layout_stylesheet(self) -> str:
+        """The URL of the style sheet of our own layout."""
+        return str(URL(self._route, "static", "layout.css", vars={"v": __version__}))
+
+
+class PendingPages:
+    """The administrator's list of pending accounts, beside the other pages.
+
+    Args:
+        console: the pages that it belongs to.
+        approval: what is decided on it.
+    """
+
+    def __init__(self, console: Console, approval: Approval):
+        self._console = console
+        self._accounts = Accounts(console, approval)
+
+    def mount(self) -> None:
+        """Bind the list and its buttons in the app that is being loaded."""
+        self._console.has_accounts = True
+        self._console.mount_page(ACCOUNTS, self._accounts.page, "accounts.html", "accounts")
+        for verb in (self._accounts.approve, self.decline):
+            path = f"{ACCOUNTS}/<account:int>/{verb.__name__}"
+            self._console.mount_verb(path, verb, lambda account: self._console.link("accounts"))
+
+    def decline(self, account: int) -> tuple[bool, str]:
+        """Decline somebody. Whether it changed anything, and what to tell."""
+        return self._accounts.decline(account, request.forms)
+
+
+def _keep_private() -> None:
+    """The address of the page is a secret, and nobody may put the page into one of their own."""
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Robots-Tag"] = "noindex"
+    response.headers["Content-Security-Policy"] = "frame-ancestors 'none'"

@@ -1,0 +1,102 @@
+"""The story of one message, from enqueue to its last reply, and what happens next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from . import audit, words
+from .told import Told
+
+_ENDS = {
+    words.SENT: "Sent to everybody",
+    words.FAILED: "Failed",
+    words.CANCELLED: "Cancelled",
+    words.EXPIRED: "Expired",
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to a message.
+
+    Attributes:
+        moment: epoch seconds; None: not known.
+        title: what it was.
+        detail: more of it, or "".
+        attempts: of a hand-over to a transport, the rows of its attempts.
+    """
+
+    moment: float | None
+    title: str
+    detail: str = ""
+    attempts: tuple[dict[str, Any], ...] = ()
+
+
+def timeline(message: dict[str, Any], actions: list[dict[str, Any]]) -> list[Event]:
+    """What happened to a message, the first thing first.
+
+    Args:
+        message: what queries.message() returned.
+        actions: what audit.of_message() returned.
+    """
+    events = [Event(message["created_on"], "Queued"), *_hand_overs(message["attempts_list"])]
+    events += [
+        Event(
+            row["done_on"],
+            Told("{action} by {who}", action=_label(row["action_name"]), who=row["who"]),
+            row["detail"] or "",
+        )
+        for row in actions
+    ]
+    if message["finished_on"] is not None:
+        events.append(Event(message["finished_on"], _ENDS.get(message["status"], "Ended")))
+    return sorted(events, key=lambda event: event.moment or 0.0)
+
+
+def _hand_overs(attempts: list[dict[str, Any]]) -> list[Event]:
+    """The attempts, those of one hand-over together."""
+    ordered = sorted(attempts, key=lambda row: (row["started_on"] or 0.0, row["id"]))
+    return [
+        Event(started_on, _over(transport), attempts=tuple(rows))
+        for (started_on, transport), rows in groupby(
+            ordered, key=lambda row: (row["started_on"], row["transport"])
+        )
+    ]
+
+
+def _over(transport: str | None) -> str:
+    return Told("Attempt over {transport}", transport=transport) if transport else "Attempt"
+
+
+def _label(action: str | None) -> Told:
+    return Told.plain(audit.LABELS.get(action or "", action or ""))
+
+
+def next_step(message: dict[str, Any], held_up: bool, now: float) -> str:
+    """What happens to a message next if nobody does anything, and what an administrator can do.
+
+    Args:
+        message: what queries.message() returned.
+        held_up: whether all sending is.
+        now: epoch seconds.
+    """
+    if message["status"] in words.PENDING and message["due"] is not None:
+        if held_up:
+            return "It goes out by itself once sending is no longer held up."
+        return "It is the next to be sent." if message["due"] <= now else "It is tried again by itself."
+    if not message["has_content"] and message["status"] in _NEEDS_SOMEBODY:
+        return "Nothing: its content is deleted, so it cannot be sent again."
+    return _NEXT.get(message["status"], "")
+
+
+_NEEDS_SOMEBODY = frozenset({words.FAILED, words.CANCELLED, words.EXPIRED})
+_NEXT = {
+    words.SENDING: "The answer of the mail server comes within minutes.",
+    words.IN_DOUBT: "Nothing by itself: ask a recipient, then press “It arrived” or “Retry”.",
+    words.SENT: "Nothing: a mail server took it. Whoever misses it looks into the spam folder.",
+    words.FAILED: "Nothing by itself: correct the address or what the server complains of, and retry.",
+    words.CANCELLED: "Nothing, unless you retry.",
+    words.EXPIRED: "Nothing, unless you retry.",
+}

@@ -1,0 +1,95 @@
+"""The pages on which accounts are approved: those of the links in mails, and the administrator's list.
+
+Mail scanners open links, so a link only shows who and what; the button on its page acts. No login is needed
+there: the token in the link is the right to decide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gluon import current, redirect
+from gluon.html import BUTTON, DIV, FORM, H2, TEXTAREA, URL, P
+
+from ..console.accounts import LONGEST_NOTE, Accounts, note
+from ..console.parts import number
+from ..console.refusals import NO_ACTION
+from ..pending_accounts import Standing, heading, name_of, page_status, told
+from .approval import Approval
+from .console import Console
+
+
+class ApprovalPages:
+    """The pages of one application, in one request.
+
+    Args:
+        approval: what is decided on them.
+        console: the frame of the administrator's pages.
+    """
+
+    def __init__(self, approval: Approval, console: Console):
+        self._approval, self._console = approval, console
+
+    # --- behind the links ------------------------------------------------------------------
+
+    def approve(self) -> dict[str, Any]:
+        """Where the link to approve leads."""
+        told_what = "The applicant can log in from then on, and is told by mail."
+        return self._decide("Approve", told_what)
+
+    def decline(self) -> dict[str, Any]:
+        """Where the link to decline leads."""
+        told_what = "The account is blocked, and the applicant is told by mail."
+        field = TEXTAREA(_name="note", _rows="4", _maxlength=LONGEST_NOTE, _title="a note, if you like")
+        return self._decide("Decline", told_what, field)
+
+    def _decide(self, label: str, told_what: str, *more: Any) -> dict[str, Any]:
+        standing = self._approval.standing(current.request.args(0) or "")
+        _keep_private()
+        if standing.obstacle:
+            current.response.status = page_status(standing)
+            return {"page": DIV(H2(heading(standing)), P(told(standing)), _class="plugin-mailqueue")}
+        form = FORM(P(told_what), *more, BUTTON(label, _type="submit"))
+        if form.process(formname="mailqueue_decision", message_onsuccess="").accepted:
+            self._act(label, standing)
+            redirect(URL(args=current.request.args))  # which says what came of it
+        who = f"{name_of(standing.applicant)} <{standing.applicant.email}>"
+        return {"page": DIV(H2(f"{label} this account?"), P(who), form, _class="plugin-mailqueue")}
+
+    def _act(self, label: str, standing: Standing) -> None:
+        asked = standing.asked
+        if asked is None:
+            return
+        if label == "Approve":
+            self._approval.approve(asked.account, asked.approver)
+        else:
+            self._approval.decline(asked.account, asked.approver, note(current.request.post_vars))
+
+    # --- the list --------------------------------------------------------------------------
+
+    def accounts(self) -> dict[str, Any]:
+        """The accounts that wait for approval, the oldest first."""
+        self._console.admit()
+        content, args = Accounts(self._console, self._approval), current.request.args
+        if not args:
+            return self._console.page("accounts", "accounts", content.page())
+        self._console.hold_to_buttons()
+        account = number(args(0)) or 0
+        match args(1):
+            case "approve":
+                done = content.approve(account)
+            case "decline":
+                done = content.decline(account, current.request.post_vars)
+            case _:
+                raise self._console.refusal(NO_ACTION)
+        raise self._console.done(done, self._console.link("accounts"))
+
+
+def _keep_private() -> None:
+    """The address of the page is a secret, and nobody may put the page into one of their own."""
+    response = current.response
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Robots-Tag"] = "noindex"
+    response.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
+    response.view = "plugin_mailqueue/page.html"

@@ -1,0 +1,145 @@
+"""The administrator's pages in web2py: the controller plugin_mailqueue, and appadmin/manage/mailqueue.
+
+The pages only read; what an argument behind a page's name asks for is one POST of a button's URL, one call of
+the queue, one flash, and a redirect back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gluon import HTTP, current
+
+from .. import administration
+from ..console.bulk import REFRESHED, Bulk
+from ..console.message import Message
+from ..console.messages import Messages
+from ..console.parts import number
+from ..console.problems import Problems
+from ..console.refusals import NO_ACTION
+from ..console.replies import Replies
+from ..mailer import MailQueue
+from ..tables import MESSAGE, PROBLEM, RECIPIENT
+from .console import Console, asked
+
+_READ_ONLY = {"create": False, "editable": False, "deletable": False, "csv": False}
+
+
+class Pages:
+    """The pages of one application, in one request.
+
+    Args:
+        mail: the mailer.
+        auth: the application's Auth.
+        role: the group whose members may see them.
+    """
+
+    def __init__(self, mail: MailQueue, auth: Any, role: str):
+        self._mail, self._auth, self._role = mail, auth, role
+        self.console = Console(mail, auth, role)
+
+    def enable(self) -> None:
+        """Have the controller and appadmin find them."""
+        current.plugin_mailqueue = self
+        # A new dictionary: the one that is there may be shared by every Auth of the process.
+        self._auth.settings.manager_actions = dict(
+            self._auth.settings.manager_actions or {},
+            mailqueue={
+                "role": self._role,
+                "heading": "Mail queue",
+                "tables": [MESSAGE, RECIPIENT, PROBLEM],
+                "db": self._mail.db,
+                "smartgrid_args": {"DEFAULT": {**_READ_ONLY, "linked_tables": []}},
+            },
+        )
+
+    # --- messages --------------------------------------------------------------------------
+
+    def messages(self) -> dict[str, Any]:
+        """The messages by whatever is asked for, the newest first."""
+        self.console.admit()
+        content, wanted = Messages(self.console), asked()
+        current.response.flash = content.misread(wanted) or current.response.flash
+        return self.console.page("messages", "messages", content.page(wanted))
+
+    def message(self) -> dict[str, Any]:
+        """One message, with its recipients and attempts. Not its text, which may hold live links."""
+        self.console.admit()
+        content, args = Message(self.console), current.request.args
+        message_id = number(args(0)) or 0
+        if len(args) < 2:
+            return self.console.page("message", "messages", content.page(message_id))
+        self.console.hold_to_buttons()
+        if args(3) == "correct":
+            return self._corrected(content, message_id, number(args(2)) or 0)
+        done = content.do(args(1), message_id, current.request.post_vars)
+        raise self.console.done(done, content.way_back(message_id, asked()))
+
+    def _corrected(self, content: Message, message_id: int, recipient_id: int) -> dict[str, Any]:
+        shown = content.correct(message_id, recipient_id, current.request.post_vars)
+        if shown is None:
+            raise HTTP(303, Location=self.console.link("message", message_id))
+        return self.console.page("message", "messages", shown)
+
+    def export(self) -> str:
+        """The messages of a selection as CSV."""
+        self.console.admit()
+        self.console.hold_to_buttons()
+        headers = current.response.headers
+        headers["Content-Type"] = "text/csv; charset=utf-8"
+        headers["Content-Disposition"] = 'attachment; filename="mails.csv"'
+        chosen = Bulk(self.console).chosen(asked())
+        return administration.export(self._mail, chosen, self.console.whose())
+
+    def bulk(self) -> dict[str, Any]:
+        """What can be done to the messages of a selection at once, and to how many of them."""
+        self.console.admit()
+        content, verb = Bulk(self.console), current.request.args(0)
+        if verb is None:
+            return self.console.page("bulk", "messages", content.page(asked()))
+        self.console.hold_to_buttons()
+        raise HTTP(303, Location=content.begin(verb, asked()))
+
+    def progress(self) -> dict[str, Any]:
+        """How far one of them came."""
+        self.console.admit()
+        content, bulk_id = Bulk(self.console), number(current.request.args(0)) or 0
+        if current.request.args(1) == "stop":
+            self.console.hold_to_buttons()
+            raise self.console.done(content.stop(bulk_id), self.console.link("progress", bulk_id))
+        found = content.progress(bulk_id)
+        if found["running"]:
+            current.response.headers["Refresh"] = str(REFRESHED)
+        return self.console.page("progress", "messages", found)
+
+    # --- what is wrong, and what it means --------------------------------------------------
+
+    def problems(self) -> dict[str, Any]:
+        """The problem log, open entries first; failures, the most frequent first."""
+        self.console.admit()
+        content, args = Problems(self.console), current.request.args
+        if not args:
+            return self.console.page("problems", "problems", content.page())
+        self.console.hold_to_buttons()
+        verbs = {"acknowledge": content.acknowledge, "resolve": content.resolve}
+        if args(1) not in verbs:
+            raise self.console.refusal(NO_ACTION)
+        raise self.console.done(verbs[args(1)](number(args(0)) or 0), self.console.link("problems"))
+
+    def replies(self) -> dict[str, Any]:
+        """What replies mean: the form to try one, the site's own rules, and what no rule knew."""
+        self.console.admit()
+        content = Replies(self.console)
+        if not current.request.args:
+            return self.console.page("replies", "replies", content.page())
+        self.console.hold_to_buttons()
+        match current.request.args:
+            case ["try"]:
+                return self.console.page("replies", "replies", content.tried(current.request.post_vars))
+            case ["add"]:
+                done = content.add(current.request.post_vars)
+            case [rule, "remove"]:
+                done = content.remove(number(rule) or 0)
+            case _:
+                raise self.console.refusal(NO_ACTION)
+        raise self.console.done(done, self.console.link("replies"))

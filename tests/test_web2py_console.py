@@ -1,0 +1,274 @@
+"""The pages that web2py shares with py4web: replies, many messages at once, the language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+from support.browser import Browser
+from support.web2py_site import Web2pySite, member
+
+UNKNOWN = "550 Blue moon, come back in spring"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web2pySite]:
+    site = Web2pySite(tmp_path_factory.mktemp("web2py"))
+    approval = {"approvers": ["boss@example.test"], "base_url": "https://site.test/app"}
+    site.configure(auth={"registration_requires_verification": False}, approval=approval)
+    with site.served() as site:
+        yield site
+
+
+@pytest.fixture(autouse=True)
+def no_tickets(site: Web2pySite) -> Iterator[None]:
+    yield
+    assert site.tickets == []
+
+
+@pytest.fixture(scope="module")
+def admin(site: Web2pySite) -> Browser:
+    return administrator(site, "admin@example.test")
+
+
+def administrator(site: Web2pySite, email: str) -> Browser:
+    visitor = member(site, email)
+    assert visitor.get("default/become_admin").text == "done"
+    return visitor
+
+
+# --- what replies mean -----------------------------------------------------------------------
+
+
+def tried(visitor: Browser, text: str, stage: str = "rcpt") -> requests.Response:
+    page = visitor.get("plugin_mailqueue/replies")
+    return visitor.submit(visitor.form_to(page, "replies/try"), text=text, stage=stage)
+
+
+def test_only_administrators_see_what_replies_mean(site: Web2pySite, admin: Browser) -> None:
+    anonymous = site.browser().get("plugin_mailqueue/replies", allow_redirects=False)
+    assert anonymous.status_code == 303
+    assert "/default/user/login" in anonymous.headers["Location"]
+    assert member(site, "member@replies.test").get("plugin_mailqueue/replies").status_code == 403
+    seen = admin.get("plugin_mailqueue/replies")
+    assert seen.status_code == 200
+    assert seen.headers["Cache-Control"] == "no-store"
+    assert "frame-ancestors 'none'" in seen.headers["Content-Security-Policy"]
+
+
+def test_a_pasted_reply_is_explained(admin: Browser) -> None:
+    page = tried(admin, "550 5.1.1 <x@y.test>: User unknown").text
+    assert "unknown-address" in page
+    assert "a shipped rule" in page
+    assert "&lt;x@y.test&gt;" in page
+
+
+def test_a_file_that_is_posted_instead_of_a_text_is_no_text(admin: Browser) -> None:
+    form = admin.form_to(admin.get("plugin_mailqueue/replies"), "replies/try")
+    file = {"text": ("reply.txt", b"550 5.1.1 User unknown")}
+    page = admin.session.post(form.action, data={"stage": "rcpt"}, files=file, timeout=30)
+    assert page.status_code == 200
+    assert "unknown-address" not in page.text
+
+
+def test_a_reply_that_no_rule_knew_is_decided_by_a_rule_of_the_site(site: Web2pySite, admin: Browser) -> None:
+    page = tried(admin, UNKNOWN)
+    assert "no rule knew it" in page.text
+    told = admin.submit(admin.form_to(page, "replies/add"), meaning="mailbox-full")
+    assert "The rule is added." in told.text
+    (rule,) = site.rows("SELECT * FROM mailqueue_rule")
+    assert (rule["code"], rule["meaning"]) == (550, "mailbox-full")
+    assert rule["added_by"] == "admin@example.test"
+    assert "a rule of this site" in tried(admin, UNKNOWN).text
+    listed = admin.get("plugin_mailqueue/replies")
+    removed = admin.submit(admin.form_to(listed, f"replies/{rule['id']}/remove"))
+    assert "The rule is removed." in removed.text
+    assert site.rows("SELECT * FROM mailqueue_rule") == []
+    recorded = [
+        row["action_name"] for row in site.rows("SELECT action_name FROM mailqueue_audit ORDER BY id")
+    ]
+    assert recorded == ["add-rule", "remove-rule"]
+
+
+def test_a_rule_is_added_by_a_button_of_ones_own_page_only(site: Web2pySite, admin: Browser) -> None:
+    form = admin.form_to(tried(admin, UNKNOWN), "replies/add")
+    rule = {**form.fields, "meaning": "mailbox-full"}
+    unsigned = form.action.partition("?")[0]
+    other = administrator(site, "other@replies.test")
+    answers = [
+        admin.post(unsigned, data=rule),
+        admin.post(f"{unsigned}?_signature=guessed", data=rule),
+        admin.get(form.action, params=rule),
+        other.post(form.action, data=rule),
+    ]
+    assert [answer.status_code for answer in answers] == [403] * 4
+    assert site.rows("SELECT * FROM mailqueue_rule") == []
+
+
+# --- many messages at once -------------------------------------------------------------------
+
+
+def queue_some(site: Web2pySite, subject: str, number: int = 3) -> None:
+    site.scenario(f"[mail.send('ann%d@bulk.test' % n, {subject!r}, 'text') for n in range({number})]")
+
+
+def statuses(site: Web2pySite, subject: str) -> set[str]:
+    found = site.rows("SELECT status FROM mailqueue_message WHERE subject = ?", subject)
+    return {row["status"] for row in found}
+
+
+def test_the_messages_of_a_selection_are_cancelled_together(site: Web2pySite, admin: Browser) -> None:
+    queue_some(site, "löschen & mehr")
+    queue_some(site, "another")
+    page = admin.get("plugin_mailqueue/bulk?status=queued&search=löschen+%26")
+    told = admin.submit(admin.form_to(page, "bulk/cancel"))
+    assert "3 messages are cancelled." in told.text
+    assert (statuses(site, "löschen & mehr"), statuses(site, "another")) == ({"cancelled"}, {"queued"})
+    begun, done = site.rows("SELECT * FROM mailqueue_audit WHERE action_name = 'cancel' ORDER BY id")
+    assert begun["who"] == done["who"] == "admin@example.test"
+    assert done["detail"] == "many at once (3): status: queued, search: löschen &"
+
+
+def test_the_list_leads_to_what_can_be_done_to_all_of_a_search(site: Web2pySite, admin: Browser) -> None:
+    queue_some(site, "listed")
+    page = admin.get("plugin_mailqueue/index?status=queued&search=listed").text
+    assert "/plugin_mailqueue/bulk?search=listed&amp;status=queued" in page
+
+
+def test_a_filter_that_is_not_understood_means_no_messages(site: Web2pySite, admin: Browser) -> None:
+    refused = admin.get("plugin_mailqueue/bulk?status=bogus")
+    assert refused.status_code == 400
+    assert "This filter is not understood: status=bogus" in refused.text
+
+
+def test_many_are_changed_by_a_button_of_ones_own_page_only(site: Web2pySite, admin: Browser) -> None:
+    queue_some(site, "signed")
+    action = admin.form_to(admin.get("plugin_mailqueue/bulk?search=signed"), "bulk/cancel").action
+    forged = [
+        action.replace("search=signed", "search=s"),
+        action.replace("search=signed&", ""),
+        action.replace("bulk/cancel", "bulk/retry"),
+        action.partition("&_signature")[0],
+    ]
+    assert action not in forged
+    assert [admin.post(url).status_code for url in forged] == [403] * 4
+    assert admin.get(action).status_code == 403
+    assert statuses(site, "signed") == {"queued"}
+
+
+def test_more_messages_than_were_shown_are_not_touched(site: Web2pySite, admin: Browser) -> None:
+    queue_some(site, "grown")
+    site.scenario("db(db.mailqueue_message.subject == 'grown').update(status='cancelled')")
+    site.scenario(
+        "db.executesql(\"UPDATE mailqueue_message SET status = 'queued' WHERE id = (SELECT MIN(id)"
+        " FROM mailqueue_message WHERE subject = 'grown')\")"
+    )
+    form = admin.form_to(admin.get("plugin_mailqueue/bulk?search=grown"), "bulk/cancel")
+    site.scenario("db(db.mailqueue_message.subject == 'grown').update(status='queued')")
+    assert "Meanwhile there are more of them: look again." in admin.submit(form).text
+    assert statuses(site, "grown") == {"queued"}
+
+
+def running(site: Web2pySite, **fields: object) -> int:
+    """A row of work on many messages that has begun."""
+    row = {"status": "running", "action_name": "cancel", "who": "ann@example.test", "changed": 3, **fields}
+    begun = "import time; found['id'] = db.mailqueue_bulk.insert(begun_on=time.time(), **%r)"
+    return int(site.scenario(begun % row)["id"])
+
+
+def test_work_on_many_messages_shows_how_far_it_came_and_can_be_stopped(
+    site: Web2pySite, admin: Browser
+) -> None:
+    number = running(site, chosen="status=queued", expected=7, first_below=9, next_below=5)
+    path = f"plugin_mailqueue/progress/{number}"
+    assert f"/{path}" in admin.get("plugin_mailqueue/bulk").text
+    page = admin.get(path)
+    assert page.headers["Refresh"] == "3"
+    assert all(part in page.text for part in ("3 of 7", "<dd>queued</dd>", "ann@example.test", "<progress"))
+    stop = admin.form_to(page, f"progress/{number}/stop")
+    assert admin.post(stop.action.partition("?")[0]).status_code == 403
+    assert "It is stopped. What was done stays done." in admin.submit(stop).text
+    again = admin.get(path)
+    assert "Refresh" not in again.headers
+    assert "stopped" in again.text
+    (entry,) = site.rows("SELECT detail FROM mailqueue_audit WHERE detail LIKE '%stopped%'")
+    assert entry["detail"] == "many at once (3, stopped by admin@example.test): status: queued"
+
+
+def test_the_worker_goes_on_with_what_a_request_has_begun(site: Web2pySite, admin: Browser) -> None:
+    queue_some(site, "left")
+    last = site.rows("SELECT MAX(id) AS id FROM mailqueue_message")[0]["id"]
+    number = running(site, chosen="search=left", first_below=last + 1, next_below=last + 1, changed=0)
+    site.drain()
+    assert statuses(site, "left") == {"cancelled"}
+    page = admin.get(f"plugin_mailqueue/progress/{number}").text
+    assert "<dd>done</dd>" in page
+    assert "<dd>3</dd>" in page
+
+
+def test_unknown_work_on_many_messages_is_not_found(site: Web2pySite, admin: Browser) -> None:
+    for number in ("99999", "x", ""):
+        assert admin.get(f"plugin_mailqueue/progress/{number}").status_code in (400, 404)
+
+
+# --- the reader's language -------------------------------------------------------------------
+
+PAGES = ("index", "message/1", "bulk", "problems", "replies", "accounts")
+GERMAN = {"Accept-Language": "de-AT,de;q=0.9"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_in_the_language_that_the_browser_asks_for(
+    site: Web2pySite, admin: Browser, page: str
+) -> None:
+    queue_some(site, "in German")
+    answer = admin.get(f"plugin_mailqueue/{page}", headers=GERMAN)
+    assert answer.headers["Content-Language"] == "de"
+    assert '<div class="mq" lang="de">' in answer.text
+    assert "Nachrichten" in answer.text
+    assert "Problems" not in answer.text
+
+
+def test_what_a_button_did_is_told_in_the_readers_language(site: Web2pySite) -> None:
+    reader = administrator(site, "german@example.test")
+    reader.session.headers.update(GERMAN)
+    queue_some(site, "told", 1)
+    number = site.rows("SELECT MAX(id) AS id FROM mailqueue_message")[0]["id"]
+    form = reader.form_to(reader.get("plugin_mailqueue/index"), f"message/{number}/cancel")
+    assert f"Nachricht {number} ist abgebrochen." in reader.submit(form).text
+    refused = reader.get("plugin_mailqueue/message/987654")
+    assert refused.status_code == 404
+    assert "Es gibt keine Nachricht mit dieser Nummer" in refused.text
+    assert refused.headers["Content-Language"] == "de"
+
+
+def test_a_sites_own_translations_go_before_the_shipped_ones(site: Web2pySite, admin: Browser) -> None:
+    folder = site.app / "translations"
+    folder.mkdir()
+    (folder / "de.json").write_text('{"Replies": {"0": "Was Server sagen"}}', encoding="utf-8")
+    assert "Was Server sagen" in admin.get("plugin_mailqueue/index", headers=GERMAN).text
+    (folder / "de.json").write_text("{", encoding="utf-8")
+    assert "Antworten" in admin.get("plugin_mailqueue/index", headers=GERMAN).text
+    (folder / "de.json").unlink()
+    folder.rmdir()
+
+
+# --- on every database -----------------------------------------------------------------------
+
+
+def test_the_pages_read_and_act(site: Web2pySite, empty_uri: str) -> None:
+    usual = site.options["uri"]
+    uri = empty_uri.replace("postgres@", "postgres:any@")  # pydal of that time cannot do without a password
+    site.configure(uri=uri)
+    try:
+        reader = administrator(site, "everywhere@example.test")
+        queue_some(site, "everywhere")
+        for page in (*PAGES, "index?search=every&failure=transient&since=2020-01-01"):
+            assert reader.get(f"plugin_mailqueue/{page}").status_code == 200, page
+        page = reader.get("plugin_mailqueue/bulk?search=everywhere")
+        assert "3 messages are cancelled." in reader.submit(reader.form_to(page, "bulk/cancel")).text
+        rule = reader.form_to(tried(reader, UNKNOWN), "replies/add")
+        assert "The rule is added." in reader.submit(rule, meaning="mailbox-full").text
+    finally:
+        site.configure(uri=usual)
