@@ -9,7 +9,8 @@ from mailqueue.transports.lmtp import LmtpTransport
 from mailqueue.transports.smtp import PLAIN
 from support.mail import Clock, make_mail, open_causes, rows, statuses
 from support.smtp_client import HASTY, PATIENT, attempt, attempt_in_turn, letter_to, outcomes
-from support.smtp_server import Close, Fault, Hang, Reply, ScriptedServer
+from support.smtp_faults import Close, Fault, Hang, Late, Raw, Reply
+from support.smtp_server import ScriptedServer
 
 A, B, C = "a@x.test", "b@x.test", "c@x.test"
 EXTENSIONS = [("PIPELINING", "8BITMIME", "SIZE", "SMTPUTF8"), ("8BITMIME",)]
@@ -45,7 +46,10 @@ def kinds_after(fault: Fault) -> list[str | None]:
 
 def test_answers_that_came_hold_and_only_the_others_are_in_doubt() -> None:
     assert kinds_after(Close()) == [None, "in_doubt", "in_doubt"]
-    assert kinds_after(Reply(421, "4.3.2 closing")) == [None, "transient", None]
+    closing = "4.3.2 closing"
+    assert kinds_after(Reply(421, closing, then=Late())) == [None, "transient", None], "the third comes later"
+    assert kinds_after(Reply(421, closing, then=Close())) == [None, "transient", "in_doubt"]
+    assert kinds_after(Raw(b"hello\r\n")) == [None, "in_doubt", "in_doubt"], "none behind it can be told"
     assert kinds_after(Hang()) == ["in_doubt"] * 3, "this server says nothing until it knows all"
 
 

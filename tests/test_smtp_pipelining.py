@@ -276,7 +276,7 @@ def test_a_senseless_answer_to_the_dot_is_doubt_of_that_message_alone(smtp):
 
 # --- the message behind ----------------------------------------------------------------------
 def test_while_the_dot_is_not_answered_the_message_behind_goes_another_way(smtp, monkeypatch):
-    monkeypatch.setattr(smtp_dialogue, "PATIENCE", 0.05)
+    monkeypatch.setattr(smtp_dialogue, "PATIENCE", 0.3)
     smtp.script["dot"] = nth(Hang(), 1)
     transport = smtp_to(smtp)
 
@@ -295,8 +295,8 @@ def test_while_the_dot_is_not_answered_the_message_behind_goes_another_way(smtp,
 
 
 def test_a_server_that_always_answers_late_does_not_cost_a_connection_each_time(smtp, monkeypatch):
-    monkeypatch.setattr(smtp_dialogue, "PATIENCE", 0.05)
-    late = Late(0.2)
+    monkeypatch.setattr(smtp_dialogue, "PATIENCE", 0.3)
+    late = Late(0.6)
     smtp.script["dot"] = lambda _session, _line: late if len(smtp.messages) < 4 else None
     letters = [letter_to(f"u{number}@x.test") for number in range(8)]
     answers = attempt_in_turn(smtp_to(smtp), *letters)

@@ -190,20 +190,30 @@ class Dialogue:
     def _judge_each(self, first: Reply) -> None:
         """What the replies to the dot mean, of which the first has come; they are in the order of the RCPTs.
 
-        Where one does not come, those behind are in doubt too; those ahead have their answers.
+        Where one does not come, or is none, those behind are in doubt too. A server that will close says
+        so to one of them (421) and still has answers for those behind, so that all are read first.
         """
-        reply = first
-        for place, recipient in enumerate(self._accepted):
-            try:
-                reply = self._session.answer_to_dot() if place else first
-            except OSError as error:
-                self._session.cut()
-                self._refuse(self._accepted[place:], classify_exception(words.DOT, error))
-                return
+        replies, lacking = self._replies_to_dot(first)
+        for recipient, reply in zip(self._accepted, replies, strict=False):
             self._judge(reply, [recipient])
+        if lacking:
+            self._session.cut()
+            self._refuse(self._accepted[len(replies) :], lacking)
+
+    def _replies_to_dot(self, first: Reply) -> tuple[list[Reply], Failure | None]:
+        """The replies, and why there are no more, if that is known."""
+        replies = [first]
+        try:
+            while replies[-1].code and len(replies) < len(self._accepted):
+                replies.append(self._session.answer_to_dot())
+        except OSError as error:
+            return replies, classify_exception(words.DOT, error)
+        last = replies[-1]
+        return replies, None if last.code else classify_reply(words.DOT, last.code, last.text)
 
     def _judge(self, reply: Reply, recipients: list[str]) -> None:
         """What a reply to DATA or to the dot means for these recipients, who were accepted."""
+        self._session.heed(reply)
         if self._stage == words.DOT and reply.positive:
             enhanced, text = split_enhanced(reply.text)
             self._refused += [Answer(one, None, reply.code, enhanced, text) for one in recipients]
@@ -260,7 +270,7 @@ class Dialogue:
             OSError: the connection is lost.
         """
         self._session.send_dot(None)
-        self._session.answer_to_dot()
+        self._session.heed(self._session.answer_to_dot())
 
     def _withdraw(self) -> None:
         """Break off before the text: read the answers that are on their way."""

@@ -205,17 +205,15 @@ class Session:
         self._awaited = 0
 
     def answer_to_dot(self) -> Reply:
-        """The server's word on the whole message.
+        """The server's word on the whole message, or on one recipient where it answers each: see heed().
 
         Raises:
             OSError: the connection is lost, or the time is over.
         """
-        return self._heed(self.wire.read_reply(self.timeouts.dot))
+        return self.wire.read_reply(self.timeouts.dot)
 
     def ask(self, command: bytes, timeout: float) -> Reply:
-        """The reply to a command, which is sent now if it is not out already.
-
-        After 421 (RFC 5321 section 3.8), and after what is no reply, the session is over.
+        """The reply to a command, which is sent now if it is not out already; it is heeded.
 
         Raises:
             OSError: the connection is lost, or the time is over, or the server had spoken unasked.
@@ -225,12 +223,13 @@ class Session:
             reply = self.wire.read_reply(timeout)
         else:
             reply = self.wire.exchange(command, timeout)
-        return self._heed(reply)
+        self.heed(reply)
+        return reply
 
-    def _heed(self, reply: Reply) -> Reply:
+    def heed(self, reply: Reply) -> None:
+        """End the session after 421 (RFC 5321 section 3.8), and after what is no reply."""
         if reply.code in (0, 421):
             self.cut()
-        return reply
 
     def reset(self) -> None:
         """Forget the message at hand, or end the session where that does not work."""
