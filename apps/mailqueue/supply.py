@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 AHEAD_SECONDS = 0.2  # for which there is to be work, at the rate of the moment
 AHEAD_OCTETS = 4 * 1024 * 1024  # of text that may lie ready, at most
-FOR_EACH = 2  # messages for each connection, however slow it is
+FOR_EACH = 4  # messages for each connection: at hand, announced, and lying ready while they are asked for
 WORTH_A_LOOK = 0.25  # of what is to lie ready: for less the texts are not read
 AT_ONCE = 100  # messages whose texts are read together
 MOST_BATCHES = 10  # times the smallest batch that may be claimed at once
