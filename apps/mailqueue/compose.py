@@ -652,13 +652,17 @@ def _transfer_encoded(data: bytes) -> tuple[str, bytes]:
     begins_with_from = data.startswith(b"From ") or b"\nFrom " in data
     ends_with_blanks = b" \n" in data or b"\t\n" in data
     # Some servers change both on their way, and break a signature by that (RFC 3156 section 3).
-    is_7bit = not data.translate(None, _7BIT) and max(map(len, data.split(b"\n"))) <= _LONGEST_LINE
+    is_7bit = not data.translate(None, _7BIT) and _has_short_lines(data)
     if is_7bit and not (begins_with_from or ends_with_blanks):
         return "7bit", data
     # A sixth is where three bytes for one begin to cost more than four for three.
     if begins_with_from or len(data.translate(None, _QP_AS_IS)) * 6 > len(data):
         return "base64", base64.encodebytes(data)
     return "quoted-printable", binascii.b2a_qp(data, istext=True)
+
+
+def _has_short_lines(data: bytes) -> bool:
+    return len(data) <= _LONGEST_LINE or max(map(len, data.split(b"\n"))) <= _LONGEST_LINE
 
 
 def _multipart(subtype: str, parts: list[bytes]) -> bytes:

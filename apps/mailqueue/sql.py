@@ -7,6 +7,7 @@ own sign is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -122,7 +123,7 @@ def insert_one(db: Any, table: str, row: Mapping[str, object]) -> int:
     Returns:
         Its id.
     """
-    statement = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({signs(row)})"
+    statement = _insertion(table, tuple(row), 1)
     if engine(db) == POSTGRES:
         return int(fetch(db, f"{statement} RETURNING id", *row.values())[0][0])
     return int(_execute(db, statement, list(row.values())).lastrowid)
@@ -149,8 +150,14 @@ def insert_values(
         ending: SQL at the end of the statement.
     """
     for some in portions(rows, _most_values(db) // len(columns)):
-        values, given = _values_of(some)
-        change(db, f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values} {ending}", *given)
+        statement = _insertion(table, tuple(columns), len(some))
+        change(db, f"{statement} {ending}", *chain.from_iterable(some))
+
+
+@lru_cache(maxsize=64)
+def _insertion(table: str, columns: tuple[str, ...], rows: int) -> str:
+    values = ", ".join([f"({signs(columns)})"] * rows)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}"
 
 
 def _most_values(db: Any) -> int:
