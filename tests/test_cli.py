@@ -79,7 +79,7 @@ def test_a_folder_that_holds_apps_already_keeps_them(tmp_path: Path, monkeypatch
     theirs.parent.mkdir(parents=True)
     theirs.write_text("precious", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    with demo.running(folder="home"):  # a relative path means the user's own directory
+    with demo.running(free_port(), folder="home"):  # a relative path means the user's own directory
         assert (tmp_path / "home" / "state" / "administrator.txt").exists()
     assert [path.name for path in theirs.parent.iterdir()] == ["theirs.py"]
     assert theirs.read_text(encoding="utf-8") == "precious"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mailqueue
 import pytest
-from mailqueue import administration, audit, remedies, replies, timeline, words
+from mailqueue import administration, audit, pending_accounts, remedies, replies, timeline, words
 from mailqueue.classify import Failure
 from mailqueue.console import bulk, buttons, message, parts, refusals
 from mailqueue.console import replies as replies_page
@@ -39,13 +39,18 @@ TABLES = (
     refusals.HEADINGS,
     replies.MEANINGS,
     replies_page.STAGES,
+    pending_accounts.QUESTIONS,
+    pending_accounts.EFFECTS,
+    pending_accounts.BUTTONS,
+    pending_accounts.INSTEAD,
+    pending_accounts.OBSTACLES,
 )
-_SAID = re.compile(r'mq\.say\("((?:[^"\\]|\\.)*)"')
+_SAID = re.compile(r'(?:mq|links)\.say\("((?:[^"\\]|\\.)*)"')
 
 
 def texts() -> Iterator[str]:
     """What the pages say, as far as it stands in templates and code."""
-    for path in (PACKAGE / "templates" / "admin").glob("*.html"):
+    for path in (PACKAGE / "templates").glob("*/*.html"):
         yield from _SAID.findall(path.read_text(encoding="utf-8"))
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -62,6 +67,7 @@ def texts() -> Iterator[str]:
     yield refusals.NO_MEMBER.back[0]
     yield from administration.STORED
     yield from (words.TO, words.CC, words.BCC)
+    yield from (pending_accounts.NOTE, pending_accounts.THANKS, pending_accounts.NO_QUESTION)
 
 
 def test_every_text_of_the_pages_can_be_translated() -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from mailqueue import demo
+from support.smtp_server import free_port
 
 
 @pytest.fixture
 def running() -> Iterator[demo.Demo]:
-    with demo.running(8000) as site:
+    with demo.running(free_port()) as site:
         yield site
 
 

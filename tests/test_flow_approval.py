@@ -121,6 +121,20 @@ def test_an_approver_declines_with_a_note(accounts: Accounts, approver: Browser,
     assert "declined" in accounts.mail(address)["Subject"], "nothing more is sent to a blocked account"
 
 
+def test_the_pages_of_the_links_speak_the_language_of_whoever_opens_them(
+    accounts: Accounts, approver: Browser
+) -> None:
+    approver.session.headers["Accept-Language"] = "de-AT, en;q=0.5"
+    apply(accounts, "spoken@visitor.test")
+    approve, decline = links(accounts, "spoken@visitor.test")
+    page = approver.get(decline)
+    assert page.headers["Content-Language"] == "de" and 'lang="de"' in page.text
+    for text in ("Dieses Konto ablehnen?", "Eine Notiz an den Antragsteller", "Stattdessen freigeben"):
+        assert text in page.text
+    assert "Sie haben dieses Konto freigegeben, am " in press(approver, approve).text
+    assert "Dieser Link ist nicht gültig." in approver.get(f"{approve}x").text
+
+
 def test_each_approver_has_links_of_their_own_and_the_second_one_is_told_who_decided(
     accounts: Accounts, approver: Browser
 ) -> None:

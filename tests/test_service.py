@@ -262,6 +262,21 @@ def test_a_server_that_lets_us_wait_does_not_hold_up_the_end(worker: Worker, smt
     assert [row["attempts"] for row in rows(worker.mail, "message")] == [1]
 
 
+def test_a_server_that_does_not_even_greet_does_not_hold_up_the_end(
+    worker: Worker, smtp: ScriptedServer
+) -> None:
+    smtp.script["banner"] = Hang()
+    worker.mail.send("ann@x.test")
+    process = worker.start()
+    smtp.wait_for_stage("banner", 1, 30)
+    process.terminate()
+    process.communicate(timeout=12)
+    assert process.returncode == 0
+    smtp.release()
+    assert statuses(worker.mail) == ["queued"] and rows(worker.mail, "worker") == []
+    assert rows(worker.mail, "transport")[0]["paused_on"] is None, "nobody knows what it would have said"
+
+
 def test_a_second_signal_ends_it_at_once(worker: Worker, smtp: ScriptedServer) -> None:
     smtp.script["dot"] = Hang()
     worker.mail.send("ann@x.test")

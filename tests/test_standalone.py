@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 from mailqueue import demo
+from support.smtp_server import free_port
 
 HTML = {"Accept": "text/html"}
 
@@ -22,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(folder: Path) -> Iterator[demo.Demo]:
-    with demo.running(8000, folder=str(folder)) as site:
+    with demo.running(free_port(), folder=str(folder)) as site:
         yield site
 
 

@@ -16,6 +16,7 @@ BOSS, DEPUTY = "boss@site.test", "deputy@site.test"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web2pySite]:
     with Web2pySite(tmp_path_factory.mktemp("web2py")).served() as site:
+        site.browser().get("default/index")  # the first request makes the tables
         yield site
 
 
@@ -86,6 +87,16 @@ def test_an_approver_declines_with_a_note(site: Web2pySite) -> None:
     answer = site.browser().get(link(site, DEPUTY, "approve"))
     assert answer.status_code == 410
     assert f"{BOSS} has declined this account" in answer.text
+
+
+def test_the_pages_of_the_links_speak_the_language_of_whoever_opens_them(site: Web2pySite) -> None:
+    register(site.browser(), "spoken@example.test")
+    approver = site.browser()
+    approver.session.headers["Accept-Language"] = "de-AT, en;q=0.5"
+    page = approver.get(link(site, BOSS, "decline"))
+    assert page.headers["Content-Language"] == "de"
+    assert "Dieses Konto ablehnen?" in page.text and "Eine Notiz an den Antragsteller" in page.text
+    assert "Sie haben dieses Konto freigegeben" in press(approver, link(site, BOSS, "approve")).text
 
 
 def test_opening_a_link_decides_nothing(site: Web2pySite) -> None:

@@ -17,6 +17,9 @@ from .transports.base import Answer, Letter, Series, Transport
 logger = logging.getLogger("mailqueue")
 
 _NOTHING_CONFIGURED = Seal()
+_STOP_SECONDS = 0.1  # after which a stop is noticed
+
+NOT_WAITED_FOR = Failure(words.TRANSIENT, words.CONNECT, "not-waited-for", "the work was to end meanwhile")
 
 
 def hand_over(
@@ -146,22 +149,34 @@ def _deliver(
         return [Answer.refused(address, failure) for address in addresses]
 
 
-def opened(transport: Transport) -> Failure | None:
+def opened(transport: Transport, stop: threading.Event | None = None) -> Failure | None:
     """Open a transport, in a thread of its own, where an exit is surely the transport's doing.
 
+    Args:
+        stop: when it is set, nobody waits for a server any more that does not answer.
+
     Returns:
-        What went wrong; it is closed then.
+        What went wrong; it is closed then. NOT_WAITED_FOR: it closes itself, and is not to be used.
     """
     met: list[Failure] = []
-    thread = threading.Thread(target=_open, args=(transport, met), name="mailqueue opening", daemon=True)
+    left = threading.Event()
+    thread = threading.Thread(
+        target=_open, args=(transport, met, left), name="mailqueue opening", daemon=True
+    )
     thread.start()
-    thread.join()
+    while thread.is_alive():
+        if stop and stop.is_set():
+            left.set()
+            return NOT_WAITED_FOR
+        thread.join(_STOP_SECONDS if stop else None)
     return met[0] if met else None
 
 
-def _open(transport: Transport, met: list[Failure]) -> None:
+def _open(transport: Transport, met: list[Failure], left: threading.Event) -> None:
     try:
         transport.open()
+        if left.is_set():
+            close(transport)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the transport's
         stage = transport.stage
         close(transport)

@@ -17,6 +17,7 @@ from .approvals import APPROVED, DECLINED, Asked
 from .classify import Failure
 from .compose import parse_address
 from .tables import local_time
+from .told import Told
 
 logger = logging.getLogger("mailqueue")
 
@@ -33,6 +34,35 @@ DECIDED = "decided"
 DECIDED_ELSEWHERE = "decided elsewhere"
 GONE = "gone"
 EXPIRED = "expired"
+
+# What the pages of the links say, by what a link is for.
+APPROVE, DECLINE = "approve", "decline"
+QUESTIONS = {APPROVE: "Approve this account?", DECLINE: "Decline this account?"}
+EFFECTS = {
+    APPROVE: "The applicant can log in from then on, and is told by mail.",
+    DECLINE: "The account is blocked, and the applicant is told by mail.",
+}
+BUTTONS = {APPROVE: "Approve", DECLINE: "Decline"}
+INSTEAD = {APPROVE: "Decline instead", DECLINE: "Approve instead"}
+NOTE = "A note to the applicant, if you like:"
+THANKS, NO_QUESTION = "Thank you", "An account"
+# And by why it cannot act, and what was decided.
+OBSTACLES = {
+    (UNKNOWN, None): (
+        "This link is not valid. Perhaps the mail program cut it off: it must be opened as a whole."
+    ),
+    (USED, APPROVED): "You have approved this account, on {when}.",
+    (USED, DECLINED): "You have declined this account, on {when}.",
+    (DECIDED, APPROVED): "There is nothing left to decide: {who} has approved this account, on {when}.",
+    (DECIDED, DECLINED): "There is nothing left to decide: {who} has declined this account, on {when}.",
+    (DECIDED_ELSEWHERE, None): (
+        "There is nothing left to decide: this account does not wait for approval any more."
+    ),
+    (GONE, None): "This account does not exist any more.",
+    (EXPIRED, None): (
+        "This link expired on {until}. The account still waits: an administrator of the site can decide."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -250,26 +280,22 @@ def page_status(standing: Standing) -> int:
 
 def heading(standing: Standing) -> str:
     """What stands above why a link cannot act."""
-    return "Thank you" if standing.obstacle == USED else "An account"
+    return THANKS if standing.obstacle == USED else NO_QUESTION
 
 
 def told(standing: Standing) -> str:
     """Why a link cannot act, in plain words; "" where it can."""
     asked = standing.asked
+    if standing.obstacle is None:
+        return ""
     if asked is None:
-        return "This link is not valid. Perhaps the mail program cut it off: it must be opened as a whole."
-    decision = "approved" if asked.decision == APPROVED else "declined"
-    nothing_left = "There is nothing left to decide:"
-    when = local_time(asked.decided_on)
-    texts = {
-        USED: f"You have {decision} this account, on {when}.",
-        DECIDED: f"{nothing_left} {asked.decided_by} has {decision} this account, on {when}.",
-        DECIDED_ELSEWHERE: f"{nothing_left} this account does not wait for approval any more.",
-        GONE: "This account does not exist any more.",
-        EXPIRED: f"This link expired on {local_time(asked.expires_on)}. The account still waits: an"
-        " administrator of the site can decide.",
-    }
-    return texts[standing.obstacle] if standing.obstacle else ""
+        return Told(OBSTACLES[UNKNOWN, None])
+    return Told(
+        OBSTACLES[standing.obstacle, asked.decision],
+        who=asked.decided_by,
+        when=local_time(asked.decided_on),
+        until=local_time(asked.expires_on),
+    )
 
 
 def name_of(user: Mapping[str, Any]) -> str:

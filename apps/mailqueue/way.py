@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from . import breaker, outbox, problems, words
 from .classify import Failure, classify_exception
-from .delivery import close, opened
+from .delivery import NOT_WAITED_FOR, close, opened
 from .kept import KeptTransports
 from .lessons import rest_asked
 from .signing.faults import OF_A_PROTECTED_MESSAGE, OF_KEYS
@@ -124,10 +124,20 @@ class Way:
         if breaker.settings_changed(self._db, self.name, self.settings):
             outbox.wake_held(self._db, now)
 
-    def open(self) -> bool:
-        """Open the transport, for a connection to take it. False: it is paused now."""
+    def open(self, stop: threading.Event | None) -> bool:
+        """Open the transport, for a connection to take it.
+
+        Args:
+            stop: when it is set, nobody waits for it any more.
+
+        Returns:
+            False: it is paused now, or was not waited for.
+        """
         self._opened = transport = self._kept_one() or self._made or self._make()
-        failure = opened(transport)
+        failure = opened(transport, stop)
+        if failure is NOT_WAITED_FOR:
+            self._opened = None
+            return False
         if failure:
             self.block(failure)
             return False

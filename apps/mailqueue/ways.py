@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import dropwhile
@@ -71,8 +72,12 @@ class Ways:
 
     # --- before the first message ----------------------------------------------------------
 
-    def ready(self) -> bool:
-        """Whether there is mail to send, and a transport admits it and opens."""
+    def ready(self, stop: threading.Event | None) -> bool:
+        """Whether there is mail to send, and a transport admits it and opens.
+
+        Args:
+            stop: when it is set, no server is waited for any more.
+        """
         self._sender_domain = domain_of_sender(self._site.sender())
         self._all_known = self._make_ways()
         self.rules = rulebook.rules(self._db)
@@ -82,7 +87,7 @@ class Ways:
         self._attend_to_problems(now)
         work = self._admit(now, work=self._is_any_due(now))
         self._db.commit()
-        return self._open(work) and (work or self._is_any_due(now))
+        return self._open(work, stop) and (work or self._is_any_due(now))
 
     def _is_any_due(self, now: float) -> bool:
         due = outbox.next_due(self._db)
@@ -134,15 +139,15 @@ class Ways:
             way.note_settings(now)
         self._db.commit()
 
-    def _open(self, work: bool) -> bool:
+    def _open(self, work: bool, stop: threading.Event | None) -> bool:
         """Open one that works, or else those that are to be probed.
 
         The others are opened by the connections, as messages need them: nobody waits for them here.
         """
         usable = [way for way in self._ways.values() if way.usable]
-        if work and any(way.open() for way in usable if not way.probing):
+        if work and any(way.open(stop) for way in usable if not way.probing):
             return True
-        probed = [way.open() for way in usable if way.probing]
+        probed = [way.open(stop) for way in usable if way.probing]
         return any(probed)
 
     # --- which way, from any thread --------------------------------------------------------

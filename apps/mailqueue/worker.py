@@ -91,7 +91,7 @@ def drain(
         faulty_keys = upkeep.look_at_keys(site)
         ways = Ways(site, kept)
         try:
-            if ways.ready() and not ending():
+            if ways.ready(stop) and not ending():
                 _send(site, ways, counts, ending, stop)
                 ways.settle(lasting=faulty_keys)
             else:

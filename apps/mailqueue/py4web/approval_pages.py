@@ -13,45 +13,70 @@ from typing import Any
 from py4web import URL, action, redirect, request, response
 from py4web.core import Translator
 
-from ..console.accounts import Accounts, note
-from ..languages import ENGLISH
-from ..pending_accounts import USED, Standing, heading, page_status, told
+from ..console.accounts import LONGEST_NOTE, Accounts, note
+from ..console.speech import Speech
+from ..languages import Language
+from ..pending_accounts import (
+    APPROVE,
+    BUTTONS,
+    DECLINE,
+    EFFECTS,
+    INSTEAD,
+    NOTE,
+    QUESTIONS,
+    USED,
+    Standing,
+    heading,
+    page_status,
+    told,
+)
 from ..version import __version__
 from .approval import Approval
-from .console.frame import Console, static, template
+from .console.frame import Console, app_folder, static, template
+from .request import accepted_languages
 
 ACCOUNTS = "/accounts"
 
 
-class LinkPages:
+class LinkPages(Speech):
     """The pages behind the links in approvers' mails. In the template it is `links`."""
 
     def __init__(self, mail: Any, auth: Any, uses: Sequence[Any], approval: Approval):
+        super().__init__([app_folder() / "translations"])
         self._approval, self._route = approval, approval.route
         self._translator = next((fixture for fixture in uses if isinstance(fixture, Translator)), None)
         self._uses = [*uses, mail.db, auth]
 
     def mount(self) -> None:
         """Bind the pages in the app that is being loaded."""
-        for verb, decide in (("approve", self._approve), ("decline", self._decline)):
+        for verb, decide in ((APPROVE, self._approve), (DECLINE, self._decline)):
             self._mount(verb, decide)
         action(f"{self._route}/static/<fp:path>", method="GET")(static)
+
+    def language(self) -> Language:
+        """The one that whoever opens the link likes best."""
+        return self.best_language(accepted_languages())
 
     def _mount(self, verb: str, decide: Callable[[Standing], Any]) -> None:
         def shown(token: str) -> dict[str, Any]:
             standing = self._approval.standing(token)
             _keep_private()
-            response.headers["Content-Language"] = ENGLISH  # before the host's Translator says its own
+            # Before the host's Translator says its own.
+            response.headers["Content-Language"] = self.language_tag
             response.status = page_status(standing)
             page = SimpleNamespace(
                 verb=verb,
                 standing=standing,
-                heading=heading(standing) if standing.obstacle else f"{verb.capitalize()} this account?",
-                told=told(standing),
+                heading=heading(standing) if standing.obstacle else QUESTIONS[verb],
+                told=told(standing) or EFFECTS[verb],
                 decided_here=standing.obstacle == USED,
-                instead=URL(self._route, "decline" if verb == "approve" else "approve", token),
+                button=BUTTONS[verb],
+                note=(NOTE, LONGEST_NOTE) if verb == DECLINE else None,
+                instead=INSTEAD[verb],
+                other=URL(self._route, DECLINE if verb == APPROVE else APPROVE, token),
             )
-            return {"links": self, "page": page, "title": "Approval", "T": self._translator or str}
+            title = self.say("Pending accounts")
+            return {"links": self, "page": page, "title": title, "T": self._translator or str}
 
         def done(token: str) -> None:
             standing = self._approval.standing(token)

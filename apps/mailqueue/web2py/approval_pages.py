@@ -9,12 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from gluon import current, redirect
-from gluon.html import BUTTON, DIV, FORM, H2, TEXTAREA, URL, P
+from gluon.html import BR, BUTTON, DIV, FORM, H2, LABEL, TEXTAREA, URL, P
 
 from ..console.accounts import LONGEST_NOTE, Accounts, note
 from ..console.parts import number
 from ..console.refusals import NO_ACTION
-from ..pending_accounts import Standing, heading, name_of, page_status, told
+from ..pending_accounts import (
+    APPROVE,
+    BUTTONS,
+    DECLINE,
+    EFFECTS,
+    NOTE,
+    QUESTIONS,
+    Standing,
+    heading,
+    name_of,
+    page_status,
+    told,
+)
 from .approval import Approval
 from .console import Console
 
@@ -34,33 +46,35 @@ class ApprovalPages:
 
     def approve(self) -> dict[str, Any]:
         """Where the link to approve leads."""
-        told_what = "The applicant can log in from then on, and is told by mail."
-        return self._decide("Approve", told_what)
+        return self._decide(APPROVE)
 
     def decline(self) -> dict[str, Any]:
         """Where the link to decline leads."""
-        told_what = "The account is blocked, and the applicant is told by mail."
-        field = TEXTAREA(_name="note", _rows="4", _maxlength=LONGEST_NOTE, _title="a note, if you like")
-        return self._decide("Decline", told_what, field)
+        label = self._console.say(NOTE)
+        field = LABEL(label, BR(), TEXTAREA(_name="note", _rows="4", _maxlength=LONGEST_NOTE))
+        return self._decide(DECLINE, P(field))
 
-    def _decide(self, label: str, told_what: str, *more: Any) -> dict[str, Any]:
+    def _decide(self, verb: str, *more: Any) -> dict[str, Any]:
+        say = self._console.say
         standing = self._approval.standing(current.request.args(0) or "")
         _keep_private()
+        current.response.headers["Content-Language"] = self._console.language_tag
         if standing.obstacle:
             current.response.status = page_status(standing)
-            return {"page": DIV(H2(heading(standing)), P(told(standing)), _class="plugin-mailqueue")}
-        form = FORM(P(told_what), *more, BUTTON(label, _type="submit"))
+            told_what = DIV(H2(say(heading(standing))), P(say(told(standing))), _class="plugin-mailqueue")
+            return {"page": told_what}
+        form = FORM(P(say(EFFECTS[verb])), *more, BUTTON(say(BUTTONS[verb]), _type="submit"))
         if form.process(formname="mailqueue_decision", message_onsuccess="").accepted:
-            self._act(label, standing)
+            self._act(verb, standing)
             redirect(URL(args=current.request.args))  # which says what came of it
         who = f"{name_of(standing.applicant)} <{standing.applicant.email}>"
-        return {"page": DIV(H2(f"{label} this account?"), P(who), form, _class="plugin-mailqueue")}
+        return {"page": DIV(H2(say(QUESTIONS[verb])), P(who), form, _class="plugin-mailqueue")}
 
-    def _act(self, label: str, standing: Standing) -> None:
+    def _act(self, verb: str, standing: Standing) -> None:
         asked = standing.asked
         if asked is None:
             return
-        if label == "Approve":
+        if verb == APPROVE:
             self._approval.approve(asked.account, asked.approver)
         else:
             self._approval.decline(asked.account, asked.approver, note(current.request.post_vars))
