@@ -24,7 +24,7 @@ PLACE = 6  # of the one that is met by something; the first of the series is the
 @pytest.fixture
 def mail(tmp_path: Path, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> QueuedMailer:
     monkeypatch.setattr("mailqueue.supply.FOR_EACH", MESSAGES)  # all of them lie ready from the beginning
-    monkeypatch.setattr(smtp_series, "SOON", 20.0)  # however slow the machine is
+    monkeypatch.setattr(smtp_series, "LULL", 20.0)  # however slow the machine is
     mail = make_mail(tmp_path, clock=Clock(), connections=1)
     to_server(mail, smtp)
     return mail

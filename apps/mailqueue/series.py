@@ -15,7 +15,7 @@ from .transports.base import Letter, Series, split_enhanced
 from .way import Way
 
 TOGETHER = 100  # messages that are told of at once, at most
-TOGETHER_SECONDS = 0.05  # and how long one of them waits for it
+TOGETHER_SECONDS = 0.02  # and how long one of them waits for it, while others follow
 
 
 @dataclass(frozen=True)

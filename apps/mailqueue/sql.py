@@ -6,6 +6,7 @@ own sign is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -27,6 +28,9 @@ _PASS_OVER = {
     POSTGRES: "SKIP LOCKED",
     MYSQL: "/*!80001 SKIP LOCKED */ /*M!100600 SKIP LOCKED */",
 }
+
+# Of pydal's kinds of columns those that are no text to PostgreSQL.
+_KINDS = {"id": "integer", "integer": "integer", "double": "double precision"}
 
 _Item = TypeVar("_Item")
 
@@ -129,29 +133,48 @@ def insert_one(db: Any, table: str, row: Mapping[str, object]) -> int:
     return int(_execute(db, statement, list(row.values())).lastrowid)
 
 
-def insert(db: Any, table: str, rows: Sequence[Mapping[str, object]], ending: str = "") -> None:
+def insert(db: Any, table: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Insert rows, in the caller's transaction.
 
     Args:
         rows: all with the same columns.
-        ending: SQL at the end of the statement.
     """
     if rows:
-        insert_values(db, table, list(rows[0]), [tuple(row.values()) for row in rows], ending)
+        insert_values(db, table, list(rows[0]), [tuple(row.values()) for row in rows])
 
 
-def insert_values(
-    db: Any, table: str, columns: Sequence[str], rows: Sequence[Values], ending: str = ""
-) -> None:
+def insert_values(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
     """Insert rows that are given as their values, in the caller's transaction.
 
     Args:
         columns: what the values of each row are for.
-        ending: SQL at the end of the statement.
     """
+    how = _insert_as_text if engine(db) == POSTGRES and len(rows) > 1 else _insert_listed
     for some in portions(rows, _most_values(db) // len(columns)):
-        statement = _insertion(table, tuple(columns), len(some))
-        change(db, f"{statement} {ending}", *chain.from_iterable(some))
+        how(db, table, columns, some)
+
+
+def _insert_listed(
+    db: Any, table: str, columns: Sequence[str], rows: Sequence[Values], ending: str = ""
+) -> None:
+    statement = _insertion(table, tuple(columns), len(rows))
+    change(db, f"{statement} {ending}", *chain.from_iterable(rows))
+
+
+def _insert_as_text(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
+    source, text = _as_text(db, table, columns, rows)
+    change(db, f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {source}", text)
+
+
+def _as_text(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> tuple[str, str]:
+    """Rows as PostgreSQL takes many of them soonest: what stands behind FROM, and the value of its sign.
+
+    Behind VALUES it would take each value for a piece of the statement, and plan it.
+    """
+    shape = ", ".join(f"{name} {_KINDS.get(db[table][name].type, 'text')}" for name in columns)
+    return f"json_to_recordset(%s) AS v ({shape})", json.dumps(
+        [dict(zip(columns, row, strict=True)) for row in rows]
+    )
 
 
 @lru_cache(maxsize=64)
@@ -177,11 +200,14 @@ def put(db: Any, table: str, key: str, rows: Sequence[Mapping[str, object]]) -> 
         key: the column that says which row is which; it is unique in the table.
         rows: all with the same columns.
     """
-    columns = list(rows[0]) if rows else []
+    if not rows:
+        return
+    columns = list(rows[0])
     sign = "VALUES({})" if engine(db) == MYSQL else "excluded.{}"
     known = "ON DUPLICATE KEY UPDATE" if engine(db) == MYSQL else f"ON CONFLICT ({key}) DO UPDATE SET"
     changes = ", ".join(f"{name} = {sign.format(name)}" for name in columns if name != key)
-    insert(db, table, rows, f"{known} {changes}")
+    for some in portions(rows, _most_values(db) // len(columns)):
+        _insert_listed(db, table, columns, [tuple(row.values()) for row in some], f"{known} {changes}")
 
 
 def update(
@@ -230,14 +256,9 @@ def _update_here(
 def _update_from(
     db: Any, table: str, columns: Sequence[str], rows: Sequence[Values], shared: Mapping[str, object]
 ) -> None:
-    kinds = {"integer": "::integer", "double": "::double precision"}  # which a column of NULLs does not tell
-    own = [f"{name} = v.{name}{kinds.get(db[table][name].type, '')}" for name in columns]
-    changes = ", ".join([f"{name} = %s" for name in shared] + own)
-    values, given = _values_of(rows)
-    source = f"(VALUES {values}) AS v ({', '.join((*columns, 'id'))})"
-    change(
-        db, f"UPDATE {table} SET {changes} FROM {source} WHERE {table}.id = v.id", *shared.values(), *given
-    )
+    changes = ", ".join([f"{name} = %s" for name in shared] + [f"{name} = v.{name}" for name in columns])
+    source, text = _as_text(db, table, (*columns, "id"), rows)
+    change(db, f"UPDATE {table} SET {changes} FROM {source} WHERE {table}.id = v.id", *shared.values(), text)
 
 
 def _update_joined(

@@ -21,7 +21,6 @@ from .smtp_session import Session
 from .smtp_wear import Wear
 
 LARGEST = 64 * 1024  # octets of a text that goes out with its dot: a larger one may be refused halfway
-SOON = 0.005  # seconds without an answer after which the series is told that it waits
 LULL = 0.1  # seconds after which what has not come is waited for in step
 
 _YES = re.compile(rb"250 ([ -~]*)\r\n")
@@ -78,12 +77,10 @@ class SmtpSeries:
         return self._conclude()
 
     def _heard(self, lines: int) -> bytes:
-        wire = self._session.wire
-        said = wire.lines_within(lines, SOON)
-        if said.count(b"\n") >= lines:
-            return said
-        self._series.waits()
-        return wire.lines_within(lines, LULL)
+        said = self._session.wire.lines_within(lines, LULL)
+        if said.count(b"\n") < lines:
+            self._series.waits()
+        return said
 
     def _leave(self, reply: str | None, read: int) -> None:
         """Leave the message at hand to smtp_dialogue.py, with all that was answered to it."""
