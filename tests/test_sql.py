@@ -26,7 +26,7 @@ def all_things(db: DAL) -> list[tuple[Any, ...]]:
     return sql.fetch(db, "SELECT id, name, number, moment FROM many ORDER BY id")
 
 
-ODD = "it's 100 % of %s, ?, :name, \"{}\", é, \\u0041 and \\n"
+ODD = 'it\'s 100 % of %s, ?, :name, "{}", é, \\u0041 and \\n'
 
 
 def test_very_many_rows_are_inserted_in_order_and_brought_in_line(things: DAL) -> None:
