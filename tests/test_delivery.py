@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from mailqueue import words
 from mailqueue.classify import DeliveryError, NotOffered, SiteFault, classify_exception, classify_reply
 from mailqueue.compose import Envelope, compose
-from mailqueue.delivery import close, hand_over
+from mailqueue.delivery import NOT_WAITED_FOR, close, hand_over, opened
 from mailqueue.transports.base import Answer, Transport
 from mailqueue.transports.capture import Captured, MemoryTransport
 
@@ -53,6 +54,28 @@ class Plugin(Transport):
         self.stage = words.QUIT
         if self.closing:
             raise self.closing
+
+
+@pytest.mark.parametrize("is_open_first", [True, False])
+def test_a_transport_that_opens_though_nobody_waits_any_more_closes_itself(is_open_first: bool) -> None:
+    begun, going, stop = threading.Event(), threading.Event(), threading.Event()
+
+    class Late(Plugin):
+        def open(self) -> None:
+            begun.set()
+            assert going.wait(10)
+
+    plugin = Late(lambda *_: [])
+    stopping = threading.Thread(target=lambda: (begun.wait(10), (going if is_open_first else stop).set()))
+    stopping.start()
+    failure = opened(plugin, stop)
+    stopping.join()
+    assert (failure is NOT_WAITED_FOR) != is_open_first
+    going.set()
+    for thread in threading.enumerate():
+        if thread.name == "mailqueue opening":
+            thread.join(10)
+    assert plugin.closed == (0 if is_open_first else 1)
 
 
 def raising(error: BaseException, stage: str | None = None, dot: bool = False) -> Plugin:

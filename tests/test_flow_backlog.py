@@ -14,7 +14,7 @@ from mailqueue.outbox import SHARE
 from mailqueue.terms import terms
 from pydal import DAL
 from support.mail import START, Clock, make_mail, rows, statuses, to_server
-from support.smtp_faults import Close, Hang
+from support.smtp_faults import Close, Hang, nth
 from support.smtp_server import ScriptedServer, Session
 from support.store import NOW, all_rows, another_dal, claim, composed, open_dal, put
 
@@ -253,6 +253,27 @@ def test_urgent_mail_overtakes_bulk_mail_that_is_claimed_already(
     order: list[Any] = [m.rcpt_tos[0] for m in smtp.messages]
     assert len(order) == 41
     assert order.index("ann@x.test") <= 6, "behind what the connection had in hand, before the rest"
+
+
+def test_urgent_mail_overtakes_the_few_that_lie_ready_where_no_more_wait(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "URGENT_SECONDS", 0.0)
+    mail.site.connections = 1
+    for number in range(4):
+        mail.send(f"bulk{number}@x.test", priority=words.BULK)
+    smtp.script["dot"] = nth(Hang(), 1)
+    draining = threading.Thread(target=mail.process_queue)
+    draining.start()
+    smtp.wait_for_stage("dot")
+    mail.send("ann@x.test", priority=words.URGENT)
+    mail.db.commit()
+    threading.Event().wait(2 * worker.GROUP_SECONDS)
+    smtp.release()
+    draining.join(20)
+    order = [m.rcpt_tos[0] for m in smtp.messages]
+    assert len(order) == 5
+    assert order.index("ann@x.test") <= 2, "behind what is at hand and what is announced"
 
 
 def test_a_code_overtakes_even_urgent_mail(

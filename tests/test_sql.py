@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ def test_very_many_rows_are_inserted_in_order_and_brought_in_line(things: DAL) -
     assert all_things(things) == [*((one, None, n, None) for one, _, n, _ in found[:-1]), found[-1]]
     things.rollback()
     assert all_things(things) == []
+
+
+def test_numbers_that_are_not_finite_are_stored_as_such_where_the_database_knows_them(things: DAL) -> None:
+    if database.engine(things) == database.MYSQL:
+        pytest.skip("MySQL knows none")
+    rows = [{"name": "for ever", "number": 1, "moment": math.inf}, {"name": "", "number": 2, "moment": 1.5}]
+    sql.insert(things, "many", rows)
+    found = all_things(things)
+    assert [moment for *_, moment in found] == [math.inf, 1.5]
+    sql.update(things, "many", [{"id": one, "moment": -math.inf} for one, *_ in found])
+    assert [moment for *_, moment in all_things(things)] == [-math.inf] * 2
 
 
 def statements_of(db: DAL) -> list[str]:

@@ -9,6 +9,7 @@ from mailqueue.supply import (
     AT_ONCE,
     BATCH_SECONDS,
     FOR_EACH,
+    IN_HAND,
     MOST_BATCHES,
     SLOW,
     Supply,
@@ -35,7 +36,7 @@ def send(supply: Supply, clock: Clock, messages: int, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("connections", [0, 1, 4])
-def test_at_first_each_connection_has_one_message_in_hand_and_one_ready(supply, connections):
+def test_at_first_each_connection_has_messages_in_hand_and_as_many_ready(supply, connections):
     assert supply.lacking(connections) == FOR_EACH * max(connections, 1)
 
 
@@ -45,6 +46,12 @@ def test_what_is_handed_out_does_not_lack_any_more_until_it_comes_back(supply):
     assert supply.lacking(1) == 0
     supply.came_back(0)
     assert supply.lacking(1) == 1
+
+
+def test_more_is_handed_out_than_is_in_hand_as_soon_as_some_lies_ready(supply):
+    for number in range(2 * IN_HAND):
+        supply.handed_out(number, 2000)
+    assert supply.is_deep(1) and not supply.is_deep(2)
 
 
 def test_the_faster_they_go_out_the_more_lie_ready(supply, clock):

@@ -252,6 +252,26 @@ def test_a_pause_is_probed_after_30_seconds_then_less_and_less_often(
     assert rows(mail, "message")[0]["attempts"] == 1
 
 
+def test_a_probe_that_a_stop_cuts_short_is_made_by_the_next_drain(
+    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+) -> None:
+    mail.send("ann@x.test")
+    smtp.script["banner"] = Reply(554, "5.3.2 not now")
+    mail.process_queue()
+    clock.advance(31)
+    smtp.script["banner"] = Hang()
+    stop = threading.Event()
+    draining = threading.Thread(target=mail.process_queue, kwargs={"stop": stop})
+    draining.start()
+    smtp.wait_for_stage("banner", 2)
+    stop.set()
+    draining.join(20)
+    assert not draining.is_alive() and statuses(mail) == ["queued"]
+    smtp.script.clear()
+    smtp.release()
+    assert mail.process_queue()["sent"] == 1
+
+
 def test_a_probe_resolves_the_problem_even_when_no_mail_waits(
     mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
 ) -> None:

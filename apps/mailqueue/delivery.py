@@ -158,29 +158,42 @@ def opened(transport: Transport, stop: threading.Event | None = None) -> Failure
     Returns:
         What went wrong; it is closed then. NOT_WAITED_FOR: it closes itself, and is not to be used.
     """
-    met: list[Failure] = []
-    left = threading.Event()
-    thread = threading.Thread(
-        target=_open, args=(transport, met, left), name="mailqueue opening", daemon=True
-    )
-    thread.start()
-    while thread.is_alive():
-        if stop and stop.is_set():
-            left.set()
+    opening = _Opening(transport)
+    opening.start()
+    while opening.is_alive():
+        if stop and stop.is_set() and opening.leave():
             return NOT_WAITED_FOR
-        thread.join(_STOP_SECONDS if stop else None)
-    return met[0] if met else None
+        opening.join(_STOP_SECONDS if stop else None)
+    return opening.failure
 
 
-def _open(transport: Transport, met: list[Failure], left: threading.Event) -> None:
-    try:
-        transport.open()
-        if left.is_set():
-            close(transport)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the transport's
-        stage = transport.stage
-        close(transport)
-        met.append(classify_exception(stage, error))
+class _Opening(threading.Thread):
+    """Opens a transport, and closes it again where nobody waits for it any more."""
+
+    def __init__(self, transport: Transport):
+        super().__init__(name="mailqueue opening", daemon=True)
+        self._transport = transport
+        self._guard = threading.Lock()
+        self._is_over = self._is_left = False
+        self.failure: Failure | None = None
+
+    def run(self) -> None:
+        try:
+            self._transport.open()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the transport's
+            stage = self._transport.stage
+            close(self._transport)
+            self.failure = classify_exception(stage, error)
+        with self._guard:
+            self._is_over = True
+        if self._is_left:
+            close(self._transport)
+
+    def leave(self) -> bool:
+        """Wait for it no longer. False: it is over already."""
+        with self._guard:
+            self._is_left = not self._is_over
+        return self._is_left
 
 
 def close(transport: Transport) -> None:

@@ -7,6 +7,7 @@ own sign is.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -172,9 +173,16 @@ def _as_text(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]
     Behind VALUES it would take each value for a piece of the statement, and plan it.
     """
     shape = ", ".join(f"{name} {_KINDS.get(db[table][name].type, 'text')}" for name in columns)
-    return f"json_to_recordset(%s) AS v ({shape})", json.dumps(
-        [dict(zip(columns, row, strict=True)) for row in rows]
-    )
+    named = [dict(zip(columns, row, strict=True)) for row in rows]
+    try:
+        text = json.dumps(named, allow_nan=False)
+    except ValueError:  # JSON has no infinite numbers, but PostgreSQL reads them from text
+        text = json.dumps([{name: _finite(value) for name, value in row.items()} for row in named])
+    return f"json_to_recordset(%s) AS v ({shape})", text
+
+
+def _finite(value: object) -> object:
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 @lru_cache(maxsize=64)

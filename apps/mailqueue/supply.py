@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 AHEAD_SECONDS = 0.2  # for which there is to be work, at the rate of the moment
 AHEAD_OCTETS = 4 * 1024 * 1024  # of text that may lie ready, at most
-FOR_EACH = 4  # messages for each connection: at hand, announced, and lying ready while they are asked for
+IN_HAND = 2  # messages of a connection: the one at hand and the one announced
+FOR_EACH = 4  # and with those that lie ready for it meanwhile, however slow it is
 WORTH_A_LOOK = 0.25  # of what is to lie ready: for less the texts are not read
 AT_ONCE = 100  # messages whose texts are read together
 MOST_BATCHES = 10  # times the smallest batch that may be claimed at once
@@ -72,7 +73,7 @@ class Supply:
 
     def is_deep(self, connections: int) -> bool:
         """Whether more is handed out than the connections have in hand."""
-        return len(self._sizes) > FOR_EACH * max(connections, 1)
+        return len(self._sizes) > IN_HAND * max(connections, 1)
 
     def _measure(self) -> None:
         passed = self._clock() - self._since

@@ -137,6 +137,8 @@ class Way:
         failure = opened(transport, stop)
         if failure is NOT_WAITED_FOR:
             self._opened = None
+            breaker.probe_now(self._db, self.name, self._site.clock())  # it was none, if it was to be one
+            self._db.commit()
             return False
         if failure:
             self.block(failure)
