@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, breaker, database, outbox, service, wakeup
+from mailqueue import QueuedMailer, breaker, database, outbox, service, supply, wakeup
 from support.database_faults import until
 from support.mail import Clock, make_mail, open_causes, rows, statuses, to_server
 from support.patience import Pauses
@@ -127,11 +127,11 @@ def test_a_mailer_that_cannot_be_used_is_one_problem_and_its_repair_is_noticed(
 def test_a_stop_gives_back_what_was_not_begun(mail: QueuedMailer, smtp: ScriptedServer, clock: Clock) -> None:
     pauses = Pauses(clock, lambda: False)
     smtp.script["dot"] = lambda session, line: pauses.stop.set()
-    for number in range(5):
+    for number in range(20):
         mail.send(f"user{number}@x.test")
     service.serve(mail.site, pauses.stop, watch=pauses)
-    assert 1 <= len(smtp.messages) <= 2
-    assert sorted(statuses(mail)) == ["queued"] * (5 - len(smtp.messages)) + ["sent"] * len(smtp.messages)
+    assert 1 <= len(smtp.messages) <= supply.FOR_EACH
+    assert sorted(statuses(mail)) == ["queued"] * (20 - len(smtp.messages)) + ["sent"] * len(smtp.messages)
     assert rows(mail, "worker") == []
 
 
