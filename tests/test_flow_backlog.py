@@ -235,18 +235,23 @@ def test_a_flood_of_urgent_mail_keeps_its_order_and_starves_nobody(
     assert order.index("bulk3") < 100, "in between, not after all of them"
 
 
-def test_urgent_mail_overtakes_bulk_mail_that_is_claimed_already(
-    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("usual", "sooner"),
+    [(words.BULK, words.URGENT), (words.URGENT, words.INSTANT)],
+    ids=["urgent mail before bulk mail", "a code before even urgent mail"],
+)
+def test_mail_overtakes_less_urgent_mail_that_is_claimed_already(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch, usual: int, sooner: int
 ) -> None:
     monkeypatch.setattr(worker, "URGENT_SECONDS", 0.0)
     mail.site.connections = 1
     for number in range(40):
-        mail.send(f"bulk{number}@x.test", priority=words.BULK)
-    smtp.script["rcpt"] = {"bulk3@x.test": Hang()}
+        mail.send(f"user{number}@x.test", priority=usual)
+    smtp.script["rcpt"] = {"user3@x.test": Hang()}
     draining = threading.Thread(target=mail.process_queue)
     draining.start()
     smtp.wait_for_stage("rcpt", 4)
-    mail.send("ann@x.test", priority=words.URGENT)
+    mail.send("ann@x.test", priority=sooner)
     mail.db.commit()
     smtp.release()
     draining.join()
@@ -274,26 +279,6 @@ def test_urgent_mail_overtakes_the_few_that_lie_ready_where_no_more_wait(
     order = [m.rcpt_tos[0] for m in smtp.messages]
     assert len(order) == 5
     assert order.index("ann@x.test") <= 2, "behind what is at hand and what is announced"
-
-
-def test_a_code_overtakes_even_urgent_mail(
-    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker, "URGENT_SECONDS", 0.0)
-    mail.site.connections = 1
-    for number in range(40):
-        mail.send(f"urgent{number}@x.test", priority=words.URGENT)
-    smtp.script["rcpt"] = {"urgent3@x.test": Hang()}
-    draining = threading.Thread(target=mail.process_queue)
-    draining.start()
-    smtp.wait_for_stage("rcpt", 4)
-    mail.send("ann@x.test", priority=words.INSTANT)
-    mail.db.commit()
-    smtp.release()
-    draining.join()
-    order: list[Any] = [m.rcpt_tos[0] for m in smtp.messages]
-    assert len(order) == 41
-    assert order.index("ann@x.test") <= 6
 
 
 def test_a_code_is_claimed_before_all_urgent_mail(db: DAL) -> None:

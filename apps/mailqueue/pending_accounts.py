@@ -35,6 +35,14 @@ DECIDED_ELSEWHERE = "decided elsewhere"
 GONE = "gone"
 EXPIRED = "expired"
 
+# The address of a link's page is a secret, and nobody may put the page into one of their own.
+PRIVATE = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Robots-Tag": "noindex",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+}
+
 # What the pages of the links say, by what a link is for.
 APPROVE, DECLINE = "approve", "decline"
 QUESTIONS = {APPROVE: "Approve this account?", DECLINE: "Decline this account?"}

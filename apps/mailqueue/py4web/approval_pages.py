@@ -23,6 +23,7 @@ from ..pending_accounts import (
     EFFECTS,
     INSTEAD,
     NOTE,
+    PRIVATE,
     QUESTIONS,
     USED,
     Standing,
@@ -60,9 +61,9 @@ class LinkPages(Speech):
     def _mount(self, verb: str, decide: Callable[[Standing], Any]) -> None:
         def shown(token: str) -> dict[str, Any]:
             standing = self._approval.standing(token)
-            _keep_private()
-            # Before the host's Translator says its own.
-            response.headers["Content-Language"] = self.language_tag
+            # The language before the host's Translator says its own.
+            for name, value in {**PRIVATE, "Content-Language": self.language_tag}.items():
+                response.headers[name] = value
             response.status = page_status(standing)
             page = SimpleNamespace(
                 verb=verb,
@@ -130,11 +131,3 @@ class PendingPages:
     def decline(self, account: int) -> tuple[bool, str]:
         """Decline somebody. Whether it changed anything, and what to tell."""
         return self._accounts.decline(account, request.forms)
-
-
-def _keep_private() -> None:
-    """The address of the page is a secret, and nobody may put the page into one of their own."""
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Robots-Tag"] = "noindex"
-    response.headers["Content-Security-Policy"] = "frame-ancestors 'none'"

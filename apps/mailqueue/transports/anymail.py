@@ -15,7 +15,7 @@ from .. import words
 from ..classify import EXITS, DeliveryError, Failure
 from ..errors import MissingExtra
 from .anymail_providers import API_PROVIDERS, HTTP_HEADER
-from .base import Answer, Transport
+from .base import Answer, Transport, with_later
 from .http_failures import failure_of_answer, failure_without_answer, without
 from .structured import Structured, structured
 
@@ -108,15 +108,8 @@ class AnymailTransport(Transport):
         now, later = tools.parted(structured(mime, recipients), self._provider.most_recipients)
         addresses = list(tools.recipients_of(now))
         self._announce, self._objection = lambda: before_dot(addresses), None
-        try:
-            answers = list(self._send(now, addresses, tools))
-        except DeliveryError as error:
-            if not later or error.failure.surely_not_sent:
-                raise
-            answers = [Answer.refused(address, error.failure) for address in addresses]
-        text = f"{self._provider.title} gets the others in a further request"
-        rest = Failure(words.TRANSIENT, words.RCPT, "too-many-recipients", text)
-        return [*answers, *(Answer.refused(address, rest) for address in later)]
+        why = f"{self._provider.title} gets the others in a further request"
+        return with_later(lambda: self._send(now, addresses, tools), addresses, later, why)
 
     def _send(self, parts: Structured, addresses: list[str], tools: ModuleType) -> Iterator[Answer]:
         message = tools.django_message(parts, self._provider)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import NamedTuple
 
 from .. import words
-from ..classify import Failure, check_reply
+from ..classify import DeliveryError, Failure, check_reply
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,30 @@ def split_enhanced(text: str) -> tuple[str | None, str]:
     first, _, rest = text.partition(" ")
     parts = first.split(".")
     return (first, rest) if len(parts) == 3 and all(map(str.isdigit, parts)) else (None, text)
+
+
+def with_later(
+    send: Callable[[], Iterable[Answer]], now: Iterable[str], later: Collection[str], why: str
+) -> list[Answer]:
+    """The answers for recipients of one request, and for those to be tried again at once in a further one.
+
+    Args:
+        send: sends to those of the request.
+        now: they.
+        later: the others.
+        why: they had no place in it.
+
+    Raises:
+        DeliveryError: of send(), where there are no others, or all can be tried again.
+    """
+    try:
+        answers = list(send())
+    except DeliveryError as error:
+        if not later or error.failure.surely_not_sent:
+            raise
+        answers = [Answer.refused(address, error.failure) for address in now]
+    rest = Failure(words.TRANSIENT, words.RCPT, "too-many-recipients", why)
+    return [*answers, *(Answer.refused(address, rest) for address in later)]
 
 
 class Letter(NamedTuple):

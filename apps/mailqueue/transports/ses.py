@@ -12,7 +12,7 @@ from typing import Any
 from .. import words
 from ..classify import EXITS, DeliveryError, Failure, NotOffered
 from ..errors import MissingExtra
-from .base import Answer, Transport
+from .base import Answer, Transport, with_later
 from .ses_failures import failure_of_ses
 
 MOST_RECIPIENTS = 50  # of one call of SendEmail
@@ -129,15 +129,8 @@ class SesTransport(Transport):
             raise NotOffered("SMTPUTF8")
         now, later = list(recipients[:MOST_RECIPIENTS]), recipients[MOST_RECIPIENTS:]
         self._announce, self._objection = lambda: before_dot(now), None
-        try:
-            answers = self._send(sender, now, mime)
-        except DeliveryError as error:
-            if not later or error.failure.surely_not_sent:
-                raise
-            answers = [Answer.refused(address, error.failure) for address in now]
-        text = f"Amazon SES takes {MOST_RECIPIENTS} recipients at once"
-        rest = Failure(words.TRANSIENT, words.RCPT, "too-many-recipients", text)
-        return [*answers, *(Answer.refused(address, rest) for address in later)]
+        why = f"Amazon SES takes {MOST_RECIPIENTS} recipients at once"
+        return with_later(lambda: self._send(sender, now, mime), now, later, why)
 
     def _send(self, sender: str, recipients: list[str], mime: bytes) -> list[Answer]:
         # Explicit recipients: SES would read them from the header, where blind ones are not.

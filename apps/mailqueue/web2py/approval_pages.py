@@ -20,6 +20,7 @@ from ..pending_accounts import (
     DECLINE,
     EFFECTS,
     NOTE,
+    PRIVATE,
     QUESTIONS,
     Standing,
     heading,
@@ -57,8 +58,8 @@ class ApprovalPages:
     def _decide(self, verb: str, *more: Any) -> dict[str, Any]:
         say = self._console.say
         standing = self._approval.standing(current.request.args(0) or "")
-        _keep_private()
-        current.response.headers["Content-Language"] = self._console.language_tag
+        current.response.headers.update({**PRIVATE, "Content-Language": self._console.language_tag})
+        current.response.view = "plugin_mailqueue/page.html"
         if standing.obstacle:
             current.response.status = page_status(standing)
             told_what = DIV(H2(say(heading(standing))), P(say(told(standing))), _class="plugin-mailqueue")
@@ -97,13 +98,3 @@ class ApprovalPages:
             case _:
                 raise self._console.refusal(NO_ACTION)
         raise self._console.done(done, self._console.link("accounts"))
-
-
-def _keep_private() -> None:
-    """The address of the page is a secret, and nobody may put the page into one of their own."""
-    response = current.response
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Robots-Tag"] = "noindex"
-    response.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
-    response.view = "plugin_mailqueue/page.html"
