@@ -369,7 +369,8 @@ def test_what_is_not_simply_sent_is_not_written_down_so(db: DAL) -> None:
     db(db.mailqueue_recipient.message_ref == gone).update(status=words.CANCELLED)
     db(db.mailqueue_recipient.message_ref == none).delete()
     db.commit()
-    finish(db, *(finished(one, Outcome(one.recipients[0].id, words.SENT)) for one in claims))
+    said = {"code": 250, "reply": "taken"}
+    finish(db, *(finished(one, Outcome(one.recipients[0].id, words.SENT, **said)) for one in claims))
     found = [message(db, message_id)["status"] for message_id in (wiped, two, gone, none)]
     assert found == ["sent", "failed", "cancelled", "failed"]
     assert not any(row["message_ref"] == wiped for row in all_rows(db, "content"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -46,6 +47,13 @@ def check_supported(db: Any) -> None:
             f"mailqueue does not work on this kind of database ({engine(db)}): it needs SQLite,"
             " PostgreSQL, MariaDB or MySQL. Give the mailer a DAL of its own on one of them."
         )
+
+
+def is_mariadb(db: Any, since: tuple[int, int]) -> bool:
+    """Whether the server says that it is MariaDB, of this version or a later one."""
+    said = str(db._adapter.connection.get_server_info())  # such as 5.5.5-10.11.6-MariaDB-0+deb12u1
+    found = re.search(r"(\d+)\.(\d+)\.\d+-MariaDB", said)
+    return found is not None and (int(found[1]), int(found[2])) >= since
 
 
 def folder_of(db: Any) -> str | None:

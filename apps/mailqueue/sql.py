@@ -6,9 +6,7 @@ own sign is.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
@@ -151,7 +149,7 @@ def insert_values(db: Any, table: str, columns: Sequence[str], rows: Sequence[Va
         columns: what the values of each row are for.
     """
     how = _insert_as_text if engine(db) == POSTGRES and len(rows) > 1 else _insert_listed
-    for some in portions(rows, _most_values(db) // len(columns)):
+    for some in portions(rows, most_rows(db, len(columns))):
         how(db, table, columns, some)
 
 
@@ -163,26 +161,33 @@ def _insert_listed(
 
 
 def _insert_as_text(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
-    source, text = _as_text(db, table, columns, rows)
-    change(db, f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {source}", text)
+    source, texts = _as_text(db, table, columns, rows)
+    change(db, f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {source}", *texts)
 
 
-def _as_text(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> tuple[str, str]:
-    """Rows as PostgreSQL takes many of them soonest: what stands behind FROM, and the value of its sign.
+def _as_text(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> tuple[str, list[str]]:
+    """Rows as PostgreSQL takes many of them soonest: what stands behind FROM, and the values of its signs.
 
     Behind VALUES it would take each value for a piece of the statement, and plan it.
     """
-    shape = ", ".join(f"{name} {_KINDS.get(db[table][name].type, 'text')}" for name in columns)
-    named = [dict(zip(columns, row, strict=True)) for row in rows]
-    try:
-        text = json.dumps(named, allow_nan=False)
-    except ValueError:  # JSON has no infinite numbers, but PostgreSQL reads them from text
-        text = json.dumps([{name: _finite(value) for name, value in row.items()} for row in named])
-    return f"json_to_recordset(%s) AS v ({shape})", text
+    kinds = ", ".join(f"%s::{_KINDS.get(db[table][name].type, 'text')}[]" for name in columns)
+    texts = [array(values) for values in zip(*rows, strict=True)]
+    return f"unnest({kinds}) AS v ({', '.join(columns)})", texts
 
 
-def _finite(value: object) -> object:
-    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+def array(values: Sequence[object]) -> str:
+    """Numbers, texts or None as PostgreSQL reads an array of them."""
+    if values and isinstance(values[0], (int, float)) and None not in values:
+        return f"{{{','.join(map(str, values))}}}"
+    return f"{{{','.join(map(_element, values))}}}"
+
+
+def _element(value: object) -> str:
+    if isinstance(value, str):
+        if '"' in value or "\\" in value:
+            value = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{value}"'
+    return "NULL" if value is None else str(value)
 
 
 @lru_cache(maxsize=64)
@@ -191,12 +196,17 @@ def _insertion(table: str, columns: tuple[str, ...], rows: int) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}"
 
 
+def most_rows(db: Any, columns: int) -> int:
+    """How many rows with so many values each may stand in one statement."""
+    return _most_values(db) // columns
+
+
 def _most_values(db: Any) -> int:
     is_old = engine(db) == SQLITE and db._adapter.driver.sqlite_version_info < (3, 32)
     return _FEW_VALUES if is_old else _VALUES_AT_ONCE
 
 
-def _values_of(rows: Sequence[Values]) -> tuple[str, list[object]]:
+def values_of(rows: Sequence[Values]) -> tuple[str, list[object]]:
     """What stands behind VALUES for rows, and the values of its signs."""
     return ", ".join([f"({signs(rows[0])})"] * len(rows)), list(chain.from_iterable(rows))
 
@@ -214,7 +224,7 @@ def put(db: Any, table: str, key: str, rows: Sequence[Mapping[str, object]]) -> 
     sign = "VALUES({})" if engine(db) == MYSQL else "excluded.{}"
     known = "ON DUPLICATE KEY UPDATE" if engine(db) == MYSQL else f"ON CONFLICT ({key}) DO UPDATE SET"
     changes = ", ".join(f"{name} = {sign.format(name)}" for name in columns if name != key)
-    for some in portions(rows, _most_values(db) // len(columns)):
+    for some in portions(rows, most_rows(db, len(columns))):
         _insert_listed(db, table, columns, [tuple(row.values()) for row in some], f"{known} {changes}")
 
 
@@ -255,7 +265,7 @@ def _update_here(
     # leaves the way to a planner, who reads all of a table that he believes small. Here each id is looked up.
     own = [f"{name} = excluded.{name}" for name in columns]
     changes = ", ".join([f"{name} = %s" for name in shared] + own)
-    values, given = _values_of(rows)
+    values, given = values_of(rows)
     there = f"SELECT * FROM (VALUES {values}) AS v WHERE v.column{len(rows[0])} IN (SELECT id FROM {table})"
     put_back = f"INSERT INTO {table} ({', '.join((*columns, 'id'))}) {there}"
     change(db, f"{put_back} ON CONFLICT (id) DO UPDATE SET {changes}", *given, *shared.values())
@@ -265,8 +275,9 @@ def _update_from(
     db: Any, table: str, columns: Sequence[str], rows: Sequence[Values], shared: Mapping[str, object]
 ) -> None:
     changes = ", ".join([f"{name} = %s" for name in shared] + [f"{name} = v.{name}" for name in columns])
-    source, text = _as_text(db, table, (*columns, "id"), rows)
-    change(db, f"UPDATE {table} SET {changes} FROM {source} WHERE {table}.id = v.id", *shared.values(), text)
+    source, texts = _as_text(db, table, (*columns, "id"), rows)
+    update = f"UPDATE {table} SET {changes} FROM {source} WHERE {table}.id = v.id"
+    change(db, update, *shared.values(), *texts)
 
 
 def _update_joined(

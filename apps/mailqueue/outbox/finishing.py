@@ -29,26 +29,24 @@ def finish(db: Any, results: Sequence[Finished], now: float, retention: Retentio
         and stays as it is.
     """
     database.begin(db)
-    columns = ("id", "claim", "attempts", "tried_on", "wipe")
-    held = rows.hold(db, list({result.message_id for result in results}), columns)
-    mine: dict[int, Finished] = {}
-    for result in results:
-        row = held.get(result.message_id)
-        if row and row["claim"] == result.token:
-            mine.setdefault(result.message_id, result)
-    sent = store_sent(db, mine, held, now, retention)
-    others = [result for message_id, result in mine.items() if message_id not in sent]
+    sent = store_sent(db, results, now, retention)
+    others = [result for result in results if result.message_id not in sent]
     statuses = _store(db, others, now, retention)
     db.commit()
     return [words.SENT] * len(sent) + statuses
 
 
 def _store(db: Any, results: Sequence[Finished], now: float, retention: Retention) -> list[str]:
-    held = rows.hold(db, [result.message_id for result in results])
-    apply(db, results, now)
+    held = rows.hold(db, list({result.message_id for result in results}))
+    mine: dict[int, Finished] = {}
     for result in results:
-        held[result.message_id].update(latest(held[result.message_id], result))
-    return settle(db, list(held.values()), now, retention)
+        row = held.get(result.message_id)
+        if row and row["claim"] == result.token:
+            mine.setdefault(result.message_id, result)
+    apply(db, list(mine.values()), now)
+    for message_id, result in mine.items():
+        held[message_id].update(latest(held[message_id], result))
+    return settle(db, [held[message_id] for message_id in mine], now, retention)
 
 
 def release(db: Any, claims: Iterable[Claimed], now: float) -> list[str]:

@@ -1,150 +1,237 @@
 """Writing down what became of nearly all messages: one recipient, for whom the transport has taken it.
 
-It comes to the same as finishing.py and settling.py. But one look at the recipients tells of many messages
-that they have no other one, and what all of them share is said once.
+It comes to the same as finishing.py and settling.py, which read the rows first. Here the database itself
+looks whether they are as expected, and changes them in the same statement; what is not is left to the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .. import database, sql, words
-from ..sql import Row, Values
 from ..tables import ATTEMPT, MESSAGE, RECIPIENT
-from .records import Finished, Outcome, Retention
+from .records import Finished, Retention
 from .rows import fit
 
 # From which statuses a recipient may come to "sent".
-_BEFORE = frozenset(source for source, targets in words.RECIPIENT_MOVES.items() if words.SENT in targets)
-_REACHED = {"status": words.SENT, "due": None, "failure_kind": None, "held_by": None}
-_ENDED = {
-    "status": words.SENT,
-    "due": None,
-    "expires_on": None,
-    "worker": None,
-    "claim": None,
-    "claimed_on": None,
-    "crashes": None,
-    "failure_kind": None,
-    "error": None,
-    "next_transport": None,
-}
+_BEFORE = sorted(source for source, targets in words.RECIPIENT_MOVES.items() if words.SENT in targets)
+_BEFORE_LISTED = ", ".join(f"'{status}'" for status in _BEFORE)
 
-_RECIPIENT = ("attempts", "code", "enhanced", "reply", "provider_id", "transport")
-_ATTEMPT = (
-    "message_ref",
-    "recipient_ref",
-    "transport",
-    "stage",
-    "outcome",
-    "code",
-    "enhanced",
-    "reply",
-    "started_on",
-    "duration",
+
+_CLAIM = ("expires_on", "worker", "claim", "claimed_on", "crashes", "error", "next_transport")
+_ENDED = ("status = 'sent'", *(f"{name} = NULL" for name in ("due", "failure_kind", *_CLAIM)))
+_REACHED = (
+    "status = 'sent'",
+    *(f"{name} = NULL" for name in ("due", "failure_kind", "held_by", "provider_id")),
 )
-_MESSAGE = ("attempts", "tried_on", "transport")
+_SAID = tuple(f"{name} = %s" for name in ("transport", "code", "enhanced", "changed_on"))
+_WHEN = tuple(f"{name} = %s" for name in ("transport", "finished_on", "purge_on"))
+_INTO_ATTEMPT = (
+    f"INSERT INTO {ATTEMPT} (outcome, transport, stage, code, enhanced,"
+    " message_ref, recipient_ref, reply, started_on, duration)"
+)
+_ITS_VALUES = "SELECT 'sent', %s, %s, %s, %s, v.message, v.recipient, v.reply, v.started_on, v.duration FROM"
 
 _known = lru_cache(maxsize=256)(fit)  # of texts that come with every message
 
 
+class _Shared(NamedTuple):
+    """What messages have in common that one connection sent one after the other."""
+
+    transport: str | None
+    stage: str | None
+    code: int | None
+    enhanced: str | None
+
+
 class _Sent(NamedTuple):
-    """A message that was sent: its result, its row, and the attempts for its recipient so far."""
+    """What each of them has of its own."""
 
-    result: Finished
-    row: Row
-    attempts: int
+    message: int
+    recipient: int
+    token: str
+    reply: str
+    started_on: float
+    duration: float
 
 
-def store_sent(
-    db: Any, results: Mapping[int, Finished], held: Mapping[int, Row], now: float, retention: Retention
-) -> set[int]:
+class _Ends(NamedTuple):
+    """When that is written down, and when their contents are to be deleted; epoch seconds."""
+
+    now: float
+    purge_on: float
+
+
+_Store = Callable[[Any, _Shared, Sequence[_Sent], _Ends], list[int]]
+
+
+class _Otherwise(Exception):
+    """Some of the rows are not as expected."""
+
+
+def store_sent(db: Any, results: Sequence[Finished], now: float, retention: Retention) -> set[int]:
     """Write down those of the results that say a message was sent to its one recipient.
 
-    Args:
-        results: the result for each message.
-        held: the messages' rows, which are locked: attempts, tried_on, wipe.
+    In the caller's transaction, which is one that writes.
 
     Returns:
         The messages; all others stay as they are.
     """
-    likely = [
-        message_id
-        for message_id, result in results.items()
-        if _is_sent(result) and held[message_id]["wipe"] != "T"
-    ]
-    sent = [
-        _Sent(results[message_id], held[message_id], attempts)
-        for message_id, recipient_id, attempts in _of_one_recipient(db, likely)
-        if recipient_id == results[message_id].outcomes[0].recipient_id
-    ]
-    said = [_said(result.outcomes[0]) for result, _, _ in sent]
-    reached = [_recipient(one, *its_words) for one, its_words in zip(sent, said, strict=True)]
-    sql.update_values(db, RECIPIENT, _RECIPIENT, reached, {**_REACHED, "changed_on": now})
-    attempts = [_attempt(one, *its_words) for one, its_words in zip(sent, said, strict=True)]
-    sql.insert_values(db, ATTEMPT, _ATTEMPT, attempts)
-    ending = {"finished_on": now, "purge_on": now + retention.content(words.SENT)}
-    sql.update_values(db, MESSAGE, _MESSAGE, [_message(one) for one in sent], {**_ENDED, **ending})
-    return {result.message_id for result, _, _ in sent}
+    store = _way_of(db)
+    if store is None:
+        return set()
+    ends, stored = _Ends(now, now + retention.content(words.SENT)), set[int]()
+    for shared, sent in _alike(results).items():
+        for some in sql.portions(sent, sql.most_rows(db, len(_Sent._fields))):
+            stored.update(store(db, shared, some, ends))
+    return stored
+
+
+def _way_of(db: Any) -> _Store | None:
+    """How the database does it; None: it cannot."""
+    kind = database.engine(db)
+    if kind == database.MYSQL and not database.is_mariadb(db, (10, 6)):  # it has no JSON_TABLE
+        return None
+    return {database.SQLITE: _in_turn, database.POSTGRES: _at_once, database.MYSQL: _joined}[kind]
+
+
+def _alike(results: Sequence[Finished]) -> dict[_Shared, list[_Sent]]:
+    """The results that are meant here, by what they have in common."""
+    times = Counter(result.message_id for result in results)
+    found: dict[_Shared, list[_Sent]] = {}
+    for result in results:
+        if times[result.message_id] == 1 and _is_sent(result):
+            shared, sent = _parted(result)
+            found.setdefault(shared, []).append(sent)
+    return found
 
 
 def _is_sent(result: Finished) -> bool:
-    outcomes = result.outcomes
-    alone = len(outcomes) == 1 and not result.in_vain
-    return alone and outcomes[0].status == words.SENT and outcomes[0].counts
+    if len(result.outcomes) != 1 or result.in_vain:
+        return False
+    (outcome,) = result.outcomes
+    usual = outcome.reply is not None and outcome.provider_id is None
+    return outcome.status == words.SENT and outcome.counts and usual
 
 
-def _of_one_recipient(db: Any, ids: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Of those messages with one recipient that may be sent to: message, recipient, attempts so far."""
-    table = RECIPIENT
-    if database.engine(db) == database.MYSQL:  # it would rather read all of a small table
-        table = f"{RECIPIENT} FORCE INDEX (mailqueue_recipient_message_idx)"
-    columns = "message_ref, MIN(id), MIN(attempts), MIN(status)"
-    return [
-        (message_id, recipient_id, attempts or 0)
-        for some in sql.portions(ids)
-        for message_id, recipient_id, attempts, status in sql.fetch(
-            db,
-            f"SELECT {columns} FROM {table} WHERE message_ref IN ({sql.signs(some)})"
-            " GROUP BY message_ref HAVING COUNT(*) = 1",
-            *some,
-        )
-        if status in _BEFORE
-    ]
-
-
-def _said(outcome: Outcome) -> tuple[str | None, str | None]:
-    """What the server said, as both a recipient and an attempt take it."""
-    return _known(RECIPIENT, "enhanced", outcome.enhanced), fit(RECIPIENT, "reply", outcome.reply)
-
-
-def _recipient(one: _Sent, enhanced: str | None, reply: str | None) -> Values:
-    outcome = one.result.outcomes[0]
-    transport = _known(RECIPIENT, "transport", one.result.transport)
-    provider_id = fit(RECIPIENT, "provider_id", outcome.provider_id)
-    return (one.attempts + 1, outcome.code, enhanced, reply, provider_id, transport, outcome.recipient_id)
-
-
-def _attempt(one: _Sent, enhanced: str | None, reply: str | None) -> Values:
-    result, outcome = one.result, one.result.outcomes[0]
-    return (
-        result.message_id,
-        outcome.recipient_id,
+def _parted(result: Finished) -> tuple[_Shared, _Sent]:
+    (outcome,) = result.outcomes
+    shared = _Shared(
         _known(ATTEMPT, "transport", result.transport),
         _known(ATTEMPT, "stage", outcome.stage),
-        outcome.status,
         outcome.code,
-        enhanced,
-        reply,
-        result.started_on,
-        result.duration,
+        _known(RECIPIENT, "enhanced", outcome.enhanced),
     )
+    reply = fit(RECIPIENT, "reply", outcome.reply) or ""
+    started_on, duration = result.started_on, result.duration
+    return shared, _Sent(result.message_id, outcome.recipient_id, result.token, reply, started_on, duration)
 
 
-def _message(one: _Sent) -> Values:
-    result, row = one.result, one.row
-    tried_on = result.started_on if row["tried_on"] is None else row["tried_on"]
-    transport = _known(MESSAGE, "transport", result.transport)
-    return ((row["attempts"] or 0) + 1, tried_on, transport, result.message_id)
+# --- PostgreSQL: all in one statement ----------------------------------------------------------------
+
+_KINDS = ("integer", "integer", "text", "text", "double precision", "double precision")
+_AT_ONCE_STATEMENT = f"""
+WITH v AS MATERIALIZED (
+  SELECT * FROM unnest({", ".join(f"%s::{kind}[]" for kind in _KINDS)}) AS v ({", ".join(_Sent._fields)})
+), m AS (
+  UPDATE {MESSAGE} AS t
+  SET {", ".join((*_ENDED, *_WHEN))},
+    attempts = COALESCE(t.attempts, 0) + 1, tried_on = COALESCE(t.tried_on, v.started_on)
+  FROM v
+  WHERE t.id = v.message AND t.claim = v.token AND t.wipe IS DISTINCT FROM 'T'
+    AND EXISTS (SELECT 1 FROM {RECIPIENT} AS r
+      WHERE r.id = v.recipient AND r.message_ref = v.message AND r.status IN ({_BEFORE_LISTED}))
+    AND NOT EXISTS (SELECT 1 FROM {RECIPIENT} AS o WHERE o.message_ref = v.message AND o.id <> v.recipient)
+  RETURNING v.message, v.recipient, v.reply, v.started_on, v.duration
+), r AS (
+  UPDATE {RECIPIENT} AS t
+  SET {", ".join((*_REACHED, *_SAID))}, attempts = COALESCE(t.attempts, 0) + 1, reply = m.reply
+  FROM m WHERE t.id = m.recipient
+), a AS ({_INTO_ATTEMPT} {_ITS_VALUES} m AS v)
+SELECT message FROM m
+"""
+
+
+def _at_once(db: Any, shared: _Shared, sent: Sequence[_Sent], ends: _Ends) -> list[int]:
+    given = [sql.array(values) for values in zip(*sent, strict=True)]
+    found = sql.fetch(db, _AT_ONCE_STATEMENT, *given, *_when(shared, ends), *_said(shared, ends), *shared)
+    return [message_id for (message_id,) in found]
+
+
+def _when(shared: _Shared, ends: _Ends) -> tuple[object, ...]:
+    return (shared.transport, *ends)
+
+
+def _said(shared: _Shared, ends: _Ends) -> tuple[object, ...]:
+    return (shared.transport, shared.code, shared.enhanced, ends.now)
+
+
+# --- MariaDB: two statements -------------------------------------------------------------------------
+
+_PATHS = ", ".join(
+    f"{name} {kind} PATH '$[{place}]'"
+    for place, (name, kind) in enumerate(
+        zip(_Sent._fields, ("INT", "INT", "VARCHAR(255)", "LONGTEXT", "DOUBLE", "DOUBLE"), strict=True)
+    )
+)
+_TABLE = f"JSON_TABLE(%s, '$[*]' COLUMNS ({_PATHS})) AS v"
+_JOINED_STATEMENT = f"""
+UPDATE {_TABLE}
+  STRAIGHT_JOIN {MESSAGE} AS t FORCE INDEX (PRIMARY) ON t.id = v.message
+  STRAIGHT_JOIN {RECIPIENT} AS r FORCE INDEX (PRIMARY) ON r.id = v.recipient
+  LEFT JOIN {RECIPIENT} AS o FORCE INDEX (mailqueue_recipient_message_idx)
+    ON o.message_ref = v.message AND o.id <> v.recipient
+SET {", ".join(f"t.{change}" for change in (*_ENDED, *_WHEN))},
+  t.attempts = COALESCE(t.attempts, 0) + 1, t.tried_on = COALESCE(t.tried_on, v.started_on),
+  {", ".join(f"r.{change}" for change in (*_REACHED, *_SAID))},
+  r.attempts = COALESCE(r.attempts, 0) + 1, r.reply = v.reply
+WHERE CAST(t.claim AS BINARY) = CAST(v.token AS BINARY) AND NOT t.wipe <=> 'T'
+  AND r.message_ref = v.message AND CAST(r.status AS BINARY) IN ({_BEFORE_LISTED}) AND o.id IS NULL
+"""
+
+
+def _joined(db: Any, shared: _Shared, sent: Sequence[_Sent], ends: _Ends) -> list[int]:
+    given = json.dumps(sent, ensure_ascii=False)
+    with suppress(_Otherwise), database.savepoint(db):
+        changed = sql.change(db, _JOINED_STATEMENT, given, *_when(shared, ends), *_said(shared, ends))
+        if changed != 2 * len(sent):
+            raise _Otherwise
+        sql.change(db, f"{_INTO_ATTEMPT} {_ITS_VALUES} {_TABLE}", *shared, given)
+        return [one.message for one in sent]
+    return []
+
+
+# --- SQLite: three statements ------------------------------------------------------------------------
+
+_V = f"v ({', '.join(_Sent._fields)})"
+_AS_EXPECTED = f"""{_ITS_VALUES} v CROSS JOIN {MESSAGE} AS t CROSS JOIN {RECIPIENT} AS r
+WHERE t.id = v.message AND r.id = v.recipient AND t.claim = v.token AND t.wipe IS NOT 'T'
+  AND r.message_ref = v.message AND r.status IN ({_BEFORE_LISTED})
+  AND NOT EXISTS (SELECT 1 FROM {RECIPIENT} AS o WHERE o.message_ref = v.message AND o.id <> v.recipient)"""
+_PUT_REACHED = f"""ON CONFLICT (id) DO UPDATE SET {", ".join((*_REACHED, *_SAID))},
+  attempts = COALESCE(attempts, 0) + 1, reply = excluded.reply"""
+_PUT_ENDED = f"""ON CONFLICT (id) DO UPDATE SET {", ".join((*_ENDED, *_WHEN))},
+  attempts = COALESCE(attempts, 0) + 1, tried_on = COALESCE(tried_on, excluded.tried_on)"""
+
+
+def _in_turn(db: Any, shared: _Shared, sent: Sequence[_Sent], ends: _Ends) -> list[int]:
+    # Rows are put in the place of those that are there, since UPDATE FROM leaves the way to a planner, who
+    # reads all of a table that he believes small.
+    with suppress(_Otherwise), database.savepoint(db):
+        listed, given = sql.values_of(sent)
+        attempts = f"{_INTO_ATTEMPT} WITH {_V} AS (VALUES {listed}) {_AS_EXPECTED}"
+        if sql.change(db, attempts, *given, *shared) != len(sent):
+            raise _Otherwise
+        listed, given = sql.values_of([(one.recipient, one.reply) for one in sent])
+        reached = f"INSERT INTO {RECIPIENT} (id, reply) VALUES {listed} {_PUT_REACHED}"
+        sql.change(db, reached, *given, *_said(shared, ends))
+        listed, given = sql.values_of([(one.message, one.started_on) for one in sent])
+        ended = f"INSERT INTO {MESSAGE} (id, tried_on) VALUES {listed} {_PUT_ENDED}"
+        sql.change(db, ended, *given, *_when(shared, ends))
+        return [one.message for one in sent]
+    return []
