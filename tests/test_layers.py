@@ -23,6 +23,7 @@ HOUSE = [
     told
     visitors
     findings
+    rounds
     """,
     """
     compose

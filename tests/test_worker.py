@@ -15,7 +15,8 @@ from mailqueue import QueuedMailer, RetryPolicy, leases, outbox, supply, words, 
 from mailqueue.classify import EXITS
 from mailqueue.database import own_transaction
 from mailqueue.journal import Journal
-from mailqueue.transports.base import Answer, Series, Transport
+from mailqueue.rounds import Steps
+from mailqueue.transports.base import Answer, Rest, Series, Transport
 from support.certificates import Certificates
 from support.mail import START, Clock, make_mail, open_causes, rows, statuses, to_server
 from support.smtp_faults import Close, Fault, Hang, Late, Reply, nth
@@ -498,7 +499,8 @@ class Exiting(Strange):
             self.following.next()
         return [Answer(recipient, None) for recipient in recipients]
 
-    def go_on(self, series: Series) -> list[Answer]:
+    def go_on(self, series: Series) -> Steps[Rest]:
+        yield from ()
         self.stage = words.DATA
         series.begin(None)
         self._take("go_on")

@@ -11,6 +11,7 @@ from . import words
 from .classify import Failure, SiteFault, classify_exception
 from .compose import Envelope, is_bare_address, parse_address
 from .errors import BadAddress, MailQueueError
+from .rounds import Rounds
 from .signing.seal import Seal
 from .transports.base import Answer, Letter, Series, Transport
 
@@ -54,13 +55,16 @@ def hand_over(
     return _in_order(addresses, [*refused, *answers])
 
 
-def go_on(transport: Transport, series: Series, at_stake: Callable[[], str | None]) -> list[Answer]:
+def go_on(
+    transport: Transport, series: Series, at_stake: Callable[[], str | None], rounds: Rounds
+) -> list[Answer]:
     """Hand over the messages behind the one that a transport has just delivered, while all goes well.
 
     Args:
         transport: it is closed if it raises.
         series: the messages.
         at_stake: the recipient of the message that was begun last, if the series has not taken it.
+        rounds: where it meets other connections.
 
     Returns:
         The answer for that recipient, if there is one.
@@ -69,7 +73,8 @@ def go_on(transport: Transport, series: Series, at_stake: Callable[[], str | Non
         BaseException: an exit (classify.is_exit); nothing else.
     """
     try:
-        answers, stage = transport.go_on(series), transport.stage
+        rest = rounds.run(transport.go_on(series))
+        answers, stage = rest(), transport.stage
     except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
         stage = transport.stage
         close(transport)

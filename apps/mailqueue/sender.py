@@ -18,6 +18,7 @@ from .lines import Lines
 from .outbox import Claimed, Finished
 from .outcomes import outcomes
 from .own_rules import judged
+from .rounds import Rounds
 from .series import ClaimedSeries, Passed
 from .shift import Shift
 from .signing.seal import has_own_from
@@ -103,6 +104,7 @@ class Sender(threading.Thread):
         lines: the connection's own transports, open or not; further ones as messages need them.
         jobs: where it takes messages from; None ends it.
         results: where it says what came of each.
+        rounds: where it meets the other connections of the drain.
     """
 
     def __init__(
@@ -113,10 +115,11 @@ class Sender(threading.Thread):
         lines: Lines,
         jobs: SimpleQueue[Job | None],
         results: SimpleQueue[Result],
+        rounds: Rounds,
     ):
         super().__init__(name="mailqueue connection", daemon=True)
         self._site, self._shift, self._ways, self._lines = site, shift, ways, lines
-        self._jobs, self._results = jobs, results
+        self._jobs, self._results, self._rounds = jobs, results, rounds
         self._lapsed = False
         self._ahead = LookAhead(self._waiting_job, self._put_back, self._letter_of)
 
@@ -263,7 +266,7 @@ class Sender(threading.Thread):
         transport = self._lines.by(way, self._ahead)
         series = ClaimedSeries(self._site, self._shift, way, transport.name, self._ahead, self._results.put)
         try:
-            answers = go_on(transport, series, series.at_stake)
+            answers = go_on(transport, series, series.at_stake, self._rounds)
         finally:
             series.waits()
         if series.dotted is None:

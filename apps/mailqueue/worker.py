@@ -25,6 +25,7 @@ from .lines import Lines
 from .outbox import Claimed, Finished
 from .outcomes import outcomes
 from .pace import Pace
+from .rounds import Rounds
 from .sender import NO_WAY, Died, Missed, Result, Sender, Tried, Untried
 from .series import Passed
 from .shift import JournalNotWritable, Shift
@@ -48,6 +49,7 @@ GROUP = 200  # messages finished in one transaction, at most
 GROUP_SECONDS = 0.5  # and how long a finished one may wait for it
 FIRST_SECONDS = 0.01  # without any answer yet, after which the server is taken for a slow one
 MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
+NEAR = 2  # connections to a server that answers at once: one is served while the other is read
 GRACE = 5.0  # seconds for messages at hand when the work is to end
 EXTRA_TURN = 30.0  # seconds for which others are sent, when the drain cannot end for one that waits
 LAST_ANSWERS = 60.0  # and when the database fails, but nobody is in a hurry
@@ -141,6 +143,7 @@ class _Drain:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._results: SimpleQueue[Result] = SimpleQueue()
         self._senders: list[Sender] = []
+        self._rounds = Rounds()
         self._most_senders = site.connections
         self._batch = BATCH * max(1, site.connections // CONNECTIONS_FOR_BATCH)
         self._claimed: deque[Claimed] = deque()
@@ -359,8 +362,9 @@ class _Drain:
         """Open as many connections as the messages are worth."""
         if self._shift.closing.is_set():
             return
-        waiting = len(self._claimed) + len(self._at_work) if self._supply.is_server_slow else 0
-        worth = 1 + waiting // MESSAGES_FOR_ANOTHER
+        worth = 1 + (len(self._claimed) + len(self._at_work)) // MESSAGES_FOR_ANOTHER
+        if not self._supply.is_server_slow:
+            worth = min(worth, NEAR)
         for _ in range(len(self._senders), min(worth, len(self._at_work))):
             self._enlist()
 
@@ -376,7 +380,7 @@ class _Drain:
             logger.warning("there is no further connection: %s", failure.text)
             self._most_senders = len(self._senders)
             return
-        sender = Sender(self._site, self._shift, self._ways, lines, self._jobs, self._results)
+        sender = Sender(self._site, self._shift, self._ways, lines, self._jobs, self._results, self._rounds)
         self._senders.append(sender)
         sender.start()
 

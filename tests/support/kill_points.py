@@ -51,7 +51,7 @@ class Points:
         self._around(Wire, "send", _verb)
         self._around(Wire, "send_some", _dot_behind_text)
         self._after(Wire, "read_reply", _answered)
-        self._after(Wire, "lines_within", lambda *_: "answers in a series")
+        self._after_steps(Wire, "lines_within", "answers in a series")
         self._around(Wire, "skip", _skipped)
 
     def _around(self, owner: Any, name: str, label_of: Callable[..., str]) -> None:
@@ -72,6 +72,16 @@ class Points:
         def followed(*args: Any, **options: Any) -> Any:
             result = original(*args, **options)
             self._reach(f"after {label_of(*args, **options)}")
+            return result
+
+        setattr(owner, name, followed)
+
+    def _after_steps(self, owner: Any, name: str, label: str) -> None:
+        original = getattr(owner, name)
+
+        def followed(*args: Any, **options: Any) -> Any:
+            result = yield from original(*args, **options)
+            self._reach(f"after {label}")
             return result
 
         setattr(owner, name, followed)
@@ -98,8 +108,10 @@ def _verb(wire: Wire, data: bytes | memoryview, _timeout: float) -> str:
     return said[0]
 
 
-def _dot_behind_text(wire: Wire, data: bytes) -> str:
+def _dot_behind_text(wire: Wire, data: bytes | memoryview) -> str:
     """What a series sends in one write: a text, its dot, and the commands of the message behind."""
+    if not isinstance(data, bytes):
+        return "the rest of a text"
     return _verb(wire, data[data.rindex(b"\r\n.\r\n") + 2 :], 0.0)
 
 

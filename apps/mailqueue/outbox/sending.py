@@ -136,7 +136,7 @@ def _parted(result: Finished) -> tuple[_Shared, _Sent]:
 
 _KINDS = ("integer", "integer", "text", "text", "double precision", "double precision")
 _AT_ONCE_STATEMENT = f"""
-WITH v AS MATERIALIZED (
+WITH v AS (
   SELECT * FROM unnest({", ".join(f"%s::{kind}[]" for kind in _KINDS)}) AS v ({", ".join(_Sent._fields)})
 ), m AS (
   UPDATE {MESSAGE} AS t

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from .. import words
 from ..classify import DeliveryError, Failure, check_reply
+from ..rounds import Steps
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ class Following(ABC):
     @abstractmethod
     def give_back(self) -> None:
         """Leave the message that comes next to another transport, since this one may wait for long."""
+
+
+Rest: TypeAlias = Callable[[], list[Answer]]  # see Transport.go_on()
 
 
 class Series(ABC):
@@ -209,21 +213,24 @@ class Transport(ABC):
             Exception: whatever met the whole message; classified by `stage`.
         """
 
-    def go_on(self, series: Series) -> list[Answer]:
+    def go_on(self, series: Series) -> Steps[Rest]:
         """Hand over the messages behind the one that was just delivered, for as long as all goes well.
 
-        A transport may as well leave each of them to deliver().
+        It does so in steps, none of which waits: it says what for, and other connections have their turn
+        meanwhile. A transport may as well leave each message to deliver().
 
         Args:
             series: the messages; the first is the one that `following` gave last.
 
         Returns:
-            The answers for the message whose dot was sent last; none where the series has taken them.
+            What is left to be done, which may wait: it returns the answers for the message whose dot was
+            sent last; none where the series has taken them.
 
         Raises:
             Exception: whatever met that message; classified by `stage`.
         """
-        return []
+        yield from ()
+        return list
 
     @abstractmethod
     def close(self) -> None:

@@ -8,7 +8,8 @@ from dataclasses import astuple
 from .. import words
 from ..classify import Failure, classify_reply
 from ..errors import MailQueueError
-from .base import Answer, Letter, Series, Transport
+from ..rounds import Steps
+from .base import Answer, Letter, Rest, Series, Transport
 from .smtp_auth import Login
 from .smtp_dialogue import Dialogue, OnceMore
 from .smtp_message import Prepared, prepare
@@ -165,13 +166,17 @@ class SmtpTransport(Transport):
         self._wear.used()
         return answers
 
-    def go_on(self, series: Series) -> list[Answer]:
+    def go_on(self, series: Series) -> Steps[Rest]:
         """Hand over the messages behind the one that was just delivered; see Transport.go_on()."""
         session = self._session
         if session is None or session.is_over or session.ahead is None:
-            return []
+            return list
         run = SmtpSeries(session, self._wear, series, self.following, self._at)
-        answers = run.run()
+        yield from run.steps()
+        return lambda: self._concluded(run)
+
+    def _concluded(self, run: SmtpSeries) -> list[Answer]:
+        answers = run.conclude()
         self._answers_soon = not run.was_late
         return answers
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from .. import words
 from ..classify import classify_exception
+from ..rounds import Steps
 from .base import Answer, Following, Letter, Series
 from .smtp_dialogue import Dialogue
 from .smtp_message import Prepared, prepared_ahead, stuffed
@@ -53,31 +54,26 @@ class SmtpSeries:
         self._session, self._wear, self._series, self._following = session, wear, series, following
         self._at = at
         self._dotted: Prepared | None = None  # its dot is out, and not answered
+        self._failed: list[Answer] = []
         self.was_late = False
 
-    def run(self) -> list[Answer]:
-        """Send messages until there is none behind, or something else than a yes.
-
-        Returns:
-            The answers for the message whose dot went out last; none where the series has taken them.
-        """
-        while (at_hand := self._session.ahead) is not None:
-            said = self._heard(_ENVELOPE_LINES + (self._dotted is not None))
+    def steps(self) -> Steps[None]:
+        """Send messages until there is none behind, or something else than a yes."""
+        while not self._failed and (at_hand := self._session.ahead):
+            said = yield from self._heard(_ENVELOPE_LINES + (self._dotted is not None))
             yes = _YES.match(said) if self._dotted else None
             if self._dotted and yes is None:
-                break
+                return
             reply, read = (yes[1].decode("ascii"), yes.end()) if yes else (None, 0)
             plain = _goes_at_once(at_hand) and _ENVELOPE.fullmatch(said, read) is not None
             if not plain or not self._series.begin(reply):
                 self._leave(None if plain else reply, read)
-                return []
+                return
             self._session.heard(said)
-            if failed := self._send(at_hand):
-                return failed
-        return self._conclude()
+            yield from self._sending(at_hand)
 
-    def _heard(self, lines: int) -> bytes:
-        said = self._session.wire.lines_within(lines, LULL)
+    def _heard(self, lines: int) -> Steps[bytes]:
+        said = yield from self._session.wire.lines_within(lines, LULL)
         if said.count(b"\n") < lines:
             self._series.waits()
         return said
@@ -85,11 +81,12 @@ class SmtpSeries:
     def _leave(self, reply: str | None, read: int) -> None:
         """Leave the message at hand to smtp_dialogue.py, with all that was answered to it."""
         self._session.wire.skip(read)
+        self._dotted = None
         if reply is not None:
             self._series.taken(reply)
 
-    def _send(self, at_hand: Prepared) -> list[Answer]:
-        """The text, its dot, and the commands of the message behind; what went wrong."""
+    def _sending(self, at_hand: Prepared) -> Steps[None]:
+        """The text, its dot, and the commands of the message behind."""
         session, stage = self._session, words.DATA
         self._at(stage)
         behind = self._prepared(self._series.next() if self._wear.takes_another else None)
@@ -100,20 +97,25 @@ class SmtpSeries:
             stage = words.DOT
             self._at(stage)
             if sent < len(whole):
-                session.wire.send(whole[sent:], session.timeouts.block)
+                yield from session.wire.rest_within(memoryview(whole)[sent:], session.timeouts.block)
         except OSError as error:
             session.cut()
-            return [Answer.refused(at_hand.letter.recipients[0], classify_exception(stage, error))]
-        self._wear.used()
-        return []
+            self._failed = [Answer.refused(at_hand.letter.recipients[0], classify_exception(stage, error))]
+        else:
+            self._wear.used()
 
     def _prepared(self, letter: Letter | None) -> Prepared | None:
         """The message behind; None where its own turn must show."""
         return prepared_ahead(letter, self._session.extensions) if letter else None
 
-    def _conclude(self) -> list[Answer]:
-        if self._dotted is None:
-            return []
+    def conclude(self) -> list[Answer]:
+        """Wait for what the steps did not wait for.
+
+        Returns:
+            The answers for the message whose dot went out last; none where the series has taken them.
+        """
+        if self._failed or self._dotted is None:
+            return self._failed
         dialogue = Dialogue(self._session, self._dotted, self._at)
         answers = dialogue.conclude(self._following)
         self.was_late = dialogue.was_late

@@ -13,6 +13,8 @@ import ssl
 import time
 from dataclasses import dataclass
 
+from ..rounds import Steps, Waiting
+
 # A reply line has 512 octets (RFC 5321 section 4.5.3.1.5); some servers write more.
 LONGEST_LINE = 8192
 MOST_LINES = 200
@@ -68,6 +70,7 @@ class Wire:
         self._socket = _on_this_host(host, timeout) if local else _over_tcp(host, port, timeout, source)
         self._host = host
         self._buffer = b""
+        self._event = select.POLLIN  # what is waited for
         self._do_not_block()
 
     def _do_not_block(self) -> None:
@@ -122,7 +125,7 @@ class Wire:
             except ssl.SSLWantReadError:
                 _wait(self._readable, deadline)
 
-    def send_some(self, data: bytes) -> int:
+    def send_some(self, data: bytes | memoryview) -> int:
         """Send as much as can be sent at once.
 
         Returns:
@@ -133,8 +136,25 @@ class Wire:
         """
         try:
             return self._socket.send(data)
-        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            return 0
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            self._event = select.POLLOUT
+        except ssl.SSLWantReadError:
+            self._event = select.POLLIN
+        return 0
+
+    def rest_within(self, data: memoryview, seconds: float) -> Steps[None]:
+        """Send octets of which some may have been sent already, in steps.
+
+        Raises:
+            OSError: the connection is lost, or the time is over.
+        """
+        until = time.monotonic() + seconds
+        while rest := data[self.send_some(data) :]:
+            if time.monotonic() >= until:
+                raise TimeoutError("timed out")
+            if len(rest) == len(data):
+                yield Waiting(self._socket.fileno(), self._event, until)
+            data = rest
 
     def command(self, line: str, timeout: float) -> Reply:
         """Send one command, given without its line end, and read its reply; see exchange().
@@ -223,21 +243,35 @@ class Wire:
             return True
         return True
 
-    def lines_within(self, number: int, seconds: float) -> bytes:
+    def lines_within(self, number: int, seconds: float) -> Steps[bytes]:
         """What the server has said and nobody has read, when it is so many lines or the time is over.
 
-        It stays unread; see skip(). That the connection was lost, whoever reads it finds out.
+        In steps. It stays unread; see skip(). That the connection was lost, whoever reads it finds out.
         """
-        deadline = time.monotonic() + seconds
+        until = time.monotonic() + seconds
+        waits = not self.secure  # what TLS has read ahead, nobody would be told of
         while self._buffer.count(b"\n") < number:
-            try:
-                received = self._receive(deadline)
-            except OSError:
+            if waits:
+                yield Waiting(self._socket.fileno(), self._event, until)
+            received = self._receive_now()
+            if received == b"" or (received is None and time.monotonic() >= until):
                 break
-            if not received:
-                break
-            self._buffer += received
+            self._buffer += received or b""
+            waits = received is None or not self.secure
         return self._buffer
+
+    def _receive_now(self) -> bytes | None:
+        """What has come; None: nothing yet; b"" at the end of the connection, however it ended."""
+        self._event = select.POLLIN
+        try:
+            return self._socket.recv(65536)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except ssl.SSLWantWriteError:
+            self._event = select.POLLOUT
+            return None
+        except OSError:
+            return b""
 
     def skip(self, octets: int) -> None:
         """So much of what the server has said is read."""
