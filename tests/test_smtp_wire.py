@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+from mailqueue.rounds import Rounds
 from mailqueue.transports.smtp_wire import LONGEST_LINE, MOST_LINES, Reply, Wire
 
 SOON = 5.0
+LONG = 60.0
 
 
 @pytest.fixture
@@ -164,3 +167,47 @@ def test_closing_twice_is_harmless(ends):
     wire, _server = ends
     wire.close()
     wire.close()
+
+
+def test_what_the_server_does_not_take_at_once_goes_out_in_steps(ends):
+    wire, server = ends
+    whole = bytes(range(256)) * 200_000  # more than any buffer on the way holds
+    sent = wire.send_some(whole)
+    assert 0 < sent < len(whole)
+    read = bytearray()
+
+    def drain() -> None:
+        while len(read) < len(whole):
+            read.extend(server.recv(1 << 20))
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    Rounds().run(wire.rest_within(memoryview(whole)[sent:], SOON))
+    reader.join(SOON)
+    assert read == whole
+
+
+def test_a_server_that_takes_nothing_more_is_waited_for_only_so_long(ends):
+    wire, _server = ends
+    whole = memoryview(bytes(50_000_000))
+    with pytest.raises(TimeoutError):
+        Rounds().run(wire.rest_within(whole[wire.send_some(whole) :], 0.1))
+
+
+def test_lines_are_waited_for_in_steps_and_stay_unread(ends):
+    wire, server = ends
+    steps = wire.lines_within(2, SOON)
+    assert next(steps).until > time.monotonic()
+    server.sendall(b"250 one\r\n")
+    assert Rounds().run(wire.lines_within(1, SOON)) == b"250 one\r\n"
+    server.sendall(b"250 two\r\n")
+    assert Rounds().run(steps) == b"250 one\r\n250 two\r\n"
+    assert wire.read_reply(SOON) == Reply(250, ("one",))
+
+
+def test_lines_that_do_not_come_are_waited_for_only_so_long(ends):
+    wire, server = ends
+    server.sendall(b"250 one\r\n250 t")
+    assert Rounds().run(wire.lines_within(2, 0.05)) == b"250 one\r\n250 t"
+    server.close()
+    assert Rounds().run(wire.lines_within(2, LONG)) == b"250 one\r\n250 t"
