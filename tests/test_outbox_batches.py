@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -361,16 +362,82 @@ def test_what_was_simply_sent_is_written_down_as_it_is_in_step(
     assert found[0] == found[1] and len(found[0][2]) == 3
 
 
-def test_what_is_not_simply_sent_is_not_written_down_so(db: DAL) -> None:
-    wiped, two, gone, none = put(db, wipe=True), put(db, "a@x.test", "b@x.test"), put(db), put(db)
+def with_a_damaged_second(db: DAL) -> int:
+    message_id = put(db, "a@x.test", "b@x.test")
+    recipients = db.mailqueue_recipient
+    db((recipients.message_ref == message_id) & (recipients.address == "b@x.test")).update(status="nonsense")
+    return message_id
+
+
+NOT_SIMPLY: dict[str, tuple[Callable[[DAL], int], dict[str, str], str]] = {
+    "it is wiped": (lambda db: put(db, wipe=True), {}, "sent"),
+    "somebody else gets it": (with_a_damaged_second, {}, "failed"),
+    "it was cancelled": (put, {"status": words.CANCELLED}, "cancelled"),
+    "its recipient is gone": (put, {"message_ref": "-1"}, "failed"),
+}
+
+
+@pytest.mark.parametrize(("make", "change", "fate"), NOT_SIMPLY.values(), ids=NOT_SIMPLY)
+def test_what_is_not_simply_sent_is_not_written_down_so(
+    db: DAL, make: Callable[[DAL], int], change: dict[str, str], fate: str
+) -> None:
+    strange, others = make(db), [put(db) for _ in range(3)]
     claims = claim(db)
-    (second,) = [one.recipients[1] for one in claims if one.id == two]
-    db(db.mailqueue_recipient.id == second.id).update(status="nonsense")
-    db(db.mailqueue_recipient.message_ref == gone).update(status=words.CANCELLED)
-    db(db.mailqueue_recipient.message_ref == none).delete()
+    if change:
+        db(db.mailqueue_recipient.message_ref == strange).update(**change)
     db.commit()
     said = {"code": 250, "reply": "taken"}
     finish(db, *(finished(one, Outcome(one.recipients[0].id, words.SENT, **said)) for one in claims))
-    found = [message(db, message_id)["status"] for message_id in (wiped, two, gone, none)]
-    assert found == ["sent", "failed", "cancelled", "failed"]
-    assert not any(row["message_ref"] == wiped for row in all_rows(db, "content"))
+    assert message(db, strange)["status"] == fate
+    assert [message(db, one)["status"] for one in others] == ["sent"] * 3
+    assert any(row["message_ref"] == strange for row in all_rows(db, "content")) == (fate != "sent")
+    tried = [row["message_ref"] for row in all_rows(db, "attempt") if row["message_ref"] in others]
+    assert sorted(tried) == others, "once each, whatever was beside them"
+
+
+@pytest.mark.parametrize("what", ["of another claim", "told twice", "of nobody"])
+def test_what_was_sent_is_written_down_only_where_it_belongs(db: DAL, what: str) -> None:
+    first, second = put(db), put(db)
+    claims = {one.id: one for one in claim(db)}
+    results = {own_id: finished(one) for own_id, one in claims.items()}
+    strange = results[first]
+    (outcome,) = strange.outcomes
+    if what == "of another claim":
+        strange = strange._replace(token="0" * 32)
+    elif what == "of nobody":
+        strange = strange._replace(outcomes=(outcome._replace(recipient_id=outcome.recipient_id + 1000),))
+    twice = [strange] if what == "told twice" else []
+    finish(db, strange, *twice, results[second])
+    attempts = [row["message_ref"] for row in all_rows(db, "attempt")]
+    assert message(db, second)["status"] == "sent" and attempts.count(second) == 1
+    assert (message(db, first)["status"] == "sent") == (what == "told twice")
+    assert attempts.count(first) == (what == "told twice")
+    (row,) = [row for row in all_rows(db, "recipient") if row["message_ref"] == first]
+    assert row["attempts"] == (what == "told twice")
+
+
+@pytest.mark.parametrize(
+    ("said", "since", "is_one"),
+    [
+        ("5.5.5-10.11.6-MariaDB-0+deb12u1", (10, 6), True),
+        ("11.4.2-MariaDB", (10, 6), True),
+        ("5.5.5-10.5.23-MariaDB-1:10.5.23", (10, 6), False),
+        ("8.0.36", (10, 6), False),
+        ("", (10, 6), False),
+    ],
+)
+def test_what_a_server_says_tells_whether_it_is_mariadb(said: str, since: Any, is_one: bool) -> None:
+    connection = SimpleNamespace(get_server_info=lambda: said)
+    db = SimpleNamespace(_adapter=SimpleNamespace(connection=connection))
+    assert database.is_mariadb(db, since) == is_one
+
+
+def test_a_server_without_json_tables_has_its_sent_mail_written_down_all_the_same(
+    db: DAL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.engine(db) != database.MYSQL:
+        pytest.skip("others need none")
+    monkeypatch.setattr(database, "is_mariadb", lambda db, since: False)
+    ids = [put(db) for _ in range(3)]
+    assert finish(db, *map(finished, claim(db))) == ["sent"] * 3
+    assert [row["message_ref"] for row in all_rows(db, "attempt")] == ids

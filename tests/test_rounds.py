@@ -109,16 +109,17 @@ def test_when_the_leader_is_through_another_one_leads(lines: list[Line], threads
     assert again.result(LONG) == b"z"
 
 
+def failing(line: Line, error: BaseException) -> Steps[bytes]:
+    yield from line.steps()
+    raise error
+
+
 def test_an_error_is_for_the_thread_that_it_belongs_to(
     lines: list[Line], threads: ThreadPoolExecutor
 ) -> None:
-    def failing(line: Line) -> Steps[bytes]:
-        yield from line.steps()
-        raise SystemExit("mine")
-
     rounds = Rounds()
     leading = started(threads, rounds, lines[0])
-    mine = threads.submit(lambda: rounds.run(failing(lines[1])))
+    mine = threads.submit(lambda: rounds.run(failing(lines[1], SystemExit("mine"))))
     assert lines[1].is_waiting()
     lines[1].far.send(b"x")
     with pytest.raises(SystemExit, match="mine"):
@@ -130,12 +131,8 @@ def test_an_error_is_for_the_thread_that_it_belongs_to(
 def test_a_leader_that_fails_leaves_the_others_to_somebody_else(
     lines: list[Line], threads: ThreadPoolExecutor
 ) -> None:
-    def failing(line: Line) -> Steps[bytes]:
-        yield from line.steps()
-        raise KeyError("mine")
-
     rounds = Rounds()
-    leading = threads.submit(lambda: rounds.run(failing(lines[0])))
+    leading = threads.submit(lambda: rounds.run(failing(lines[0], KeyError("mine"))))
     assert lines[0].is_waiting()
     other = started(threads, rounds, lines[1])
     lines[0].far.send(b"x")
@@ -143,6 +140,19 @@ def test_a_leader_that_fails_leaves_the_others_to_somebody_else(
         leading.result(LONG)
     lines[1].far.send(b"y")
     assert other.result(LONG) == b"y"
+
+
+def test_steps_that_wait_for_what_is_closed_already_end_with_an_error_of_their_own(
+    lines: list[Line], threads: ThreadPoolExecutor
+) -> None:
+    rounds = Rounds()
+    leading = started(threads, rounds, lines[0])
+    lines[1].near.close()
+    closed = threads.submit(lambda: rounds.run(lines[1].steps()))
+    with pytest.raises(ValueError, match="descriptor"):
+        closed.result(LONG)
+    lines[0].far.send(b"y")
+    assert leading.result(LONG) == b"y"
 
 
 def test_a_wait_is_over_in_time_however_busy_the_others_are(

@@ -77,7 +77,7 @@ def test_sqlite_looks_up_what_it_updates_even_if_it_takes_a_large_table_for_a_sm
     db.executesql("ANALYZE")  # from here the planner believes that there is one row
     sql.insert(db, "many", [{"name": "b", "number": n} for n in range(2000)])
     seen = statements_of(db)
-    sql.update(db, "many", [{"id": first + n, "number": -1} for n in range(50)], {"name": "c"})
+    sql.update(db, "many", [{"id": first + n, "number": -1, "name": "c"} for n in range(50)])
     (update,) = seen
     plan = sql.fetch(db, f"EXPLAIN QUERY PLAN {update}", *([None] * update.count("?")))
     assert not [step for *_, step in plan if step.startswith("SCAN many")], plan
@@ -93,7 +93,7 @@ def test_an_sqlite_before_3_32_is_given_no_more_values_than_it_takes(
     seen = statements_of(db)
     monkeypatch.setattr(db._adapter.driver, "sqlite_version_info", (3, 31, 1))
     sql.insert(db, "many", [{"name": "a", "number": n} for n in range(1000)])
-    sql.update(db, "many", [{"id": n, "number": 0} for n in range(1, 1001)], {"name": "c"})
+    sql.update(db, "many", [{"id": n, "number": 0, "name": "c"} for n in range(1, 1001)])
     assert len(seen) > 4 and max(statement.count("?") for statement in seen) <= 999
     db._adapter.close("rollback")
 

@@ -102,11 +102,18 @@ class Rounds:
             if self._courses.pop(before.descriptor, None):
                 self._poll.unregister(before.descriptor)
             if not course.is_over:
-                self._courses[waits_for.descriptor] = course
-                self._poll.register(waits_for.descriptor, waits_for.events)
+                self._watch(course, waits_for)
         self._soonest = min(self._soonest, waits_for.until)
         if course.is_over:
             course.wake()
+
+    def _watch(self, course: _Course, waits_for: Waiting) -> None:
+        try:
+            self._poll.register(waits_for.descriptor, waits_for.events)
+        except (ValueError, OverflowError, TypeError) as error:  # no descriptor: it is closed already
+            course.fail(error)
+        else:
+            self._courses[waits_for.descriptor] = course
 
     def _hand_over(self) -> None:
         with self._guard:
@@ -143,8 +150,12 @@ class _Course:
         except StopIteration as end:
             self._result, self.is_over = end.value, True
         except BaseException as error:  # noqa: BLE001 - result() raises it
-            self._error, self.is_over = error, True
+            self.fail(error)
         return self.waits_for
+
+    def fail(self, error: BaseException) -> None:
+        """It ends with this error."""
+        self._error, self.is_over = error, True
 
     def lead(self) -> None:
         """From now on its own thread takes the steps of all."""

@@ -138,19 +138,11 @@ def insert(db: Any, table: str, rows: Sequence[Mapping[str, object]]) -> None:
     Args:
         rows: all with the same columns.
     """
-    if rows:
-        insert_values(db, table, list(rows[0]), [tuple(row.values()) for row in rows])
-
-
-def insert_values(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
-    """Insert rows that are given as their values, in the caller's transaction.
-
-    Args:
-        columns: what the values of each row are for.
-    """
+    if not rows:
+        return
     how = _insert_as_text if engine(db) == POSTGRES and len(rows) > 1 else _insert_listed
-    for some in portions(rows, most_rows(db, len(columns))):
-        how(db, table, columns, some)
+    for some in portions(rows, most_rows(db, len(rows[0]))):
+        how(db, table, list(rows[0]), [tuple(row.values()) for row in some])
 
 
 def _insert_listed(
@@ -228,64 +220,41 @@ def put(db: Any, table: str, key: str, rows: Sequence[Mapping[str, object]]) -> 
         _insert_listed(db, table, columns, [tuple(row.values()) for row in some], f"{known} {changes}")
 
 
-def update(
-    db: Any, table: str, rows: Sequence[Mapping[str, object]], shared: Mapping[str, object] | None = None
-) -> None:
+def update(db: Any, table: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Give rows that are there these values, in the caller's transaction.
 
     Args:
         rows: all with the same columns, their `id` first.
-        shared: further columns, with the value that all of the rows get.
     """
-    if rows:
-        _, *columns = rows[0]
-        given = [(*values, own_id) for own_id, *values in (row.values() for row in rows)]
-        update_values(db, table, columns, given, shared or {})
-
-
-def update_values(
-    db: Any, table: str, columns: Sequence[str], rows: Sequence[Values], shared: Mapping[str, object]
-) -> None:
-    """The same for rows that are given as their values.
-
-    Args:
-        columns: what the values of each row are for; behind them comes its id.
-        shared: further columns, with the value that all of the rows get.
-    """
-    at_once = min(_ROWS_AT_ONCE, (_most_values(db) - len(shared)) // (len(columns) + 1))
+    if not rows:
+        return
+    _, *columns = rows[0]
+    given = [(*values, own_id) for own_id, *values in (row.values() for row in rows)]
     how = {SQLITE: _update_here, POSTGRES: _update_from, MYSQL: _update_joined}[engine(db)]
-    for some in portions(rows, at_once):
-        how(db, table, columns, some, shared)
+    for some in portions(given, min(_ROWS_AT_ONCE, most_rows(db, len(rows[0])))):
+        how(db, table, columns, some)
 
 
-def _update_here(
-    db: Any, table: str, columns: Sequence[str], rows: Sequence[Values], shared: Mapping[str, object]
-) -> None:
+def _update_here(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
     # A statement for each row would hand the interpreter over to another thread each time, and UPDATE FROM
     # leaves the way to a planner, who reads all of a table that he believes small. Here each id is looked up.
-    own = [f"{name} = excluded.{name}" for name in columns]
-    changes = ", ".join([f"{name} = %s" for name in shared] + own)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns)
     values, given = values_of(rows)
     there = f"SELECT * FROM (VALUES {values}) AS v WHERE v.column{len(rows[0])} IN (SELECT id FROM {table})"
     put_back = f"INSERT INTO {table} ({', '.join((*columns, 'id'))}) {there}"
-    change(db, f"{put_back} ON CONFLICT (id) DO UPDATE SET {changes}", *given, *shared.values())
+    change(db, f"{put_back} ON CONFLICT (id) DO UPDATE SET {changes}", *given)
 
 
-def _update_from(
-    db: Any, table: str, columns: Sequence[str], rows: Sequence[Values], shared: Mapping[str, object]
-) -> None:
-    changes = ", ".join([f"{name} = %s" for name in shared] + [f"{name} = v.{name}" for name in columns])
+def _update_from(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
+    changes = ", ".join(f"{name} = v.{name}" for name in columns)
     source, texts = _as_text(db, table, (*columns, "id"), rows)
-    update = f"UPDATE {table} SET {changes} FROM {source} WHERE {table}.id = v.id"
-    change(db, update, *shared.values(), *texts)
+    change(db, f"UPDATE {table} SET {changes} FROM {source} WHERE {table}.id = v.id", *texts)
 
 
-def _update_joined(
-    db: Any, table: str, columns: Sequence[str], rows: Sequence[Values], shared: Mapping[str, object]
-) -> None:
+def _update_joined(db: Any, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
     first = ", ".join(f"%s AS {name}" for name in (*columns, "id"))
     others = f" UNION ALL SELECT {signs(rows[0])}" * (len(rows) - 1)
-    changes = ", ".join([f"t.{name} = v.{name}" for name in columns] + [f"t.{name} = %s" for name in shared])
+    changes = ", ".join(f"t.{name} = v.{name}" for name in columns)
     # By the index: MySQL would rather read, and lock, the whole of a small table.
     joined = f"{table} AS t FORCE INDEX (PRIMARY) JOIN (SELECT {first}{others}) AS v ON t.id = v.id"
-    change(db, f"UPDATE {joined} SET {changes}", *chain.from_iterable(rows), *shared.values())
+    change(db, f"UPDATE {joined} SET {changes}", *chain.from_iterable(rows))

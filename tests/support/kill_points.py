@@ -108,10 +108,8 @@ def _verb(wire: Wire, data: bytes | memoryview, _timeout: float) -> str:
     return said[0]
 
 
-def _dot_behind_text(wire: Wire, data: bytes | memoryview) -> str:
+def _dot_behind_text(wire: Wire, data: bytes) -> str:
     """What a series sends in one write: a text, its dot, and the commands of the message behind."""
-    if not isinstance(data, bytes):
-        return "the rest of a text"
     return _verb(wire, data[data.rindex(b"\r\n.\r\n") + 2 :], 0.0)
 
 

@@ -68,7 +68,9 @@ def claim(db: DAL, worker_id: int | None = None, limit: int = 100, now: float = 
 
 def finished(claimed: Claimed, *outcomes: Outcome) -> Finished:
     """The result of a hand-over; everybody's sent unless outcomes are given."""
-    sent = tuple(Outcome(recipient.id, words.SENT, code=250) for recipient in claimed.recipients)
+    sent = tuple(
+        Outcome(recipient.id, words.SENT, code=250, reply="taken") for recipient in claimed.recipients
+    )
     return Finished(claimed.id, claimed.token, "smtp://s", NOW, 0.5, outcomes or sent)
 
 

@@ -19,23 +19,23 @@ from .records import Finished, Retention
 from .rows import fit
 
 # From which statuses a recipient may come to "sent".
-_BEFORE = sorted(source for source, targets in words.RECIPIENT_MOVES.items() if words.SENT in targets)
-_BEFORE_LISTED = ", ".join(f"'{status}'" for status in _BEFORE)
-
-
-_CLAIM = ("expires_on", "worker", "claim", "claimed_on", "crashes", "error", "next_transport")
-_ENDED = ("status = 'sent'", *(f"{name} = NULL" for name in ("due", "failure_kind", *_CLAIM)))
-_REACHED = (
-    "status = 'sent'",
-    *(f"{name} = NULL" for name in ("due", "failure_kind", "held_by", "provider_id")),
+_BEFORE = ", ".join(
+    f"'{source}'" for source, targets in sorted(words.RECIPIENT_MOVES.items()) if words.SENT in targets
 )
+
+_NOW_SENT = (f"status = '{words.SENT}'", "due = NULL", "failure_kind = NULL")
+_CLAIM = ("expires_on", "worker", "claim", "claimed_on", "crashes", "error", "next_transport")
+_ENDED = (*_NOW_SENT, *(f"{name} = NULL" for name in _CLAIM))
+_REACHED = (*_NOW_SENT, "held_by = NULL", "provider_id = NULL")
 _SAID = tuple(f"{name} = %s" for name in ("transport", "code", "enhanced", "changed_on"))
 _WHEN = tuple(f"{name} = %s" for name in ("transport", "finished_on", "purge_on"))
 _INTO_ATTEMPT = (
     f"INSERT INTO {ATTEMPT} (outcome, transport, stage, code, enhanced,"
     " message_ref, recipient_ref, reply, started_on, duration)"
 )
-_ITS_VALUES = "SELECT 'sent', %s, %s, %s, %s, v.message, v.recipient, v.reply, v.started_on, v.duration FROM"
+_ITS_VALUES = (
+    f"SELECT '{words.SENT}', %s, %s, %s, %s, v.message, v.recipient, v.reply, v.started_on, v.duration FROM"
+)
 
 _known = lru_cache(maxsize=256)(fit)  # of texts that come with every message
 
@@ -145,7 +145,7 @@ WITH v AS (
   FROM v
   WHERE t.id = v.message AND t.claim = v.token AND t.wipe IS DISTINCT FROM 'T'
     AND EXISTS (SELECT 1 FROM {RECIPIENT} AS r
-      WHERE r.id = v.recipient AND r.message_ref = v.message AND r.status IN ({_BEFORE_LISTED}))
+      WHERE r.id = v.recipient AND r.message_ref = v.message AND r.status IN ({_BEFORE}))
     AND NOT EXISTS (SELECT 1 FROM {RECIPIENT} AS o WHERE o.message_ref = v.message AND o.id <> v.recipient)
   RETURNING v.message, v.recipient, v.reply, v.started_on, v.duration
 ), r AS (
@@ -191,7 +191,7 @@ SET {", ".join(f"t.{change}" for change in (*_ENDED, *_WHEN))},
   {", ".join(f"r.{change}" for change in (*_REACHED, *_SAID))},
   r.attempts = COALESCE(r.attempts, 0) + 1, r.reply = v.reply
 WHERE CAST(t.claim AS BINARY) = CAST(v.token AS BINARY) AND NOT t.wipe <=> 'T'
-  AND r.message_ref = v.message AND CAST(r.status AS BINARY) IN ({_BEFORE_LISTED}) AND o.id IS NULL
+  AND r.message_ref = v.message AND CAST(r.status AS BINARY) IN ({_BEFORE}) AND o.id IS NULL
 """
 
 
@@ -211,7 +211,7 @@ def _joined(db: Any, shared: _Shared, sent: Sequence[_Sent], ends: _Ends) -> lis
 _V = f"v ({', '.join(_Sent._fields)})"
 _AS_EXPECTED = f"""{_ITS_VALUES} v CROSS JOIN {MESSAGE} AS t CROSS JOIN {RECIPIENT} AS r
 WHERE t.id = v.message AND r.id = v.recipient AND t.claim = v.token AND t.wipe IS NOT 'T'
-  AND r.message_ref = v.message AND r.status IN ({_BEFORE_LISTED})
+  AND r.message_ref = v.message AND r.status IN ({_BEFORE})
   AND NOT EXISTS (SELECT 1 FROM {RECIPIENT} AS o WHERE o.message_ref = v.message AND o.id <> v.recipient)"""
 _PUT_REACHED = f"""ON CONFLICT (id) DO UPDATE SET {", ".join((*_REACHED, *_SAID))},
   attempts = COALESCE(attempts, 0) + 1, reply = excluded.reply"""

@@ -76,9 +76,9 @@ class Wire:
     def _do_not_block(self) -> None:
         # Python would set a time-out with one more system call at each step, and let go of its lock.
         self._socket.setblocking(False)
-        self._readable, self._writable = select.poll(), select.poll()
-        self._readable.register(self._socket, select.POLLIN)
-        self._writable.register(self._socket, select.POLLOUT)
+        self._polls = {event: select.poll() for event in (select.POLLIN, select.POLLOUT)}
+        for event, poll in self._polls.items():
+            poll.register(self._socket, event)
 
     @property
     def secure(self) -> bool:
@@ -118,14 +118,12 @@ class Wire:
         deadline = time.monotonic() + timeout
         rest = memoryview(data)
         while rest:
-            try:
-                rest = rest[self._socket.send(rest) :]
-            except (BlockingIOError, ssl.SSLWantWriteError):
-                _wait(self._writable, deadline)
-            except ssl.SSLWantReadError:
-                _wait(self._readable, deadline)
+            sent = self._send_now(rest)
+            if not sent:
+                self._wait(deadline)
+            rest = rest[sent:]
 
-    def send_some(self, data: bytes | memoryview) -> int:
+    def send_some(self, data: bytes) -> int:
         """Send as much as can be sent at once.
 
         Returns:
@@ -134,6 +132,9 @@ class Wire:
         Raises:
             OSError: the connection is lost; nothing was sent.
         """
+        return self._send_now(data)
+
+    def _send_now(self, data: bytes | memoryview) -> int:
         try:
             return self._socket.send(data)
         except (BlockingIOError, ssl.SSLWantWriteError):
@@ -149,12 +150,13 @@ class Wire:
             OSError: the connection is lost, or the time is over.
         """
         until = time.monotonic() + seconds
-        while rest := data[self.send_some(data) :]:
-            if time.monotonic() >= until:
-                raise TimeoutError("timed out")
-            if len(rest) == len(data):
+        while data:
+            sent = self._send_now(data)
+            if not sent:
+                if time.monotonic() >= until:
+                    raise TimeoutError("timed out")
                 yield Waiting(self._socket.fileno(), self._event, until)
-            data = rest
+            data = data[sent:]
 
     def command(self, line: str, timeout: float) -> Reply:
         """Send one command, given without its line end, and read its reply; see exchange().
@@ -249,29 +251,22 @@ class Wire:
         In steps. It stays unread; see skip(). That the connection was lost, whoever reads it finds out.
         """
         until = time.monotonic() + seconds
-        waits = not self.secure  # what TLS has read ahead, nobody would be told of
+        self._event, waits = (
+            select.POLLIN,
+            not self.secure,
+        )  # what TLS has read ahead, nobody would be told of
         while self._buffer.count(b"\n") < number:
             if waits:
                 yield Waiting(self._socket.fileno(), self._event, until)
-            received = self._receive_now()
+            try:
+                received = self._receive_now()
+            except OSError:
+                break
             if received == b"" or (received is None and time.monotonic() >= until):
                 break
             self._buffer += received or b""
             waits = received is None or not self.secure
         return self._buffer
-
-    def _receive_now(self) -> bytes | None:
-        """What has come; None: nothing yet; b"" at the end of the connection, however it ended."""
-        self._event = select.POLLIN
-        try:
-            return self._socket.recv(65536)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return None
-        except ssl.SSLWantWriteError:
-            self._event = select.POLLOUT
-            return None
-        except OSError:
-            return b""
 
     def skip(self, octets: int) -> None:
         """So much of what the server has said is read."""
@@ -279,13 +274,25 @@ class Wire:
 
     def _receive(self, deadline: float) -> bytes:
         """What has come; b"" at the end of the connection."""
-        while True:
-            try:
-                return self._socket.recv(65536)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                _wait(self._readable, deadline)
-            except ssl.SSLWantWriteError:
-                _wait(self._writable, deadline)
+        while (received := self._receive_now()) is None:
+            self._wait(deadline)
+        return received
+
+    def _receive_now(self) -> bytes | None:
+        """The same without waiting; None: nothing has come yet."""
+        try:
+            return self._socket.recv(65536)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._event = select.POLLIN
+        except ssl.SSLWantWriteError:
+            self._event = select.POLLOUT
+        return None
+
+    def _wait(self, deadline: float) -> None:
+        """Wait for what the last step could not do without."""
+        left = deadline - time.monotonic()
+        if left <= 0 or not self._polls[self._event].poll(left * 1000):
+            raise TimeoutError("timed out")
 
     def close(self) -> None:
         """Close the connection at once."""
@@ -308,9 +315,3 @@ def _on_this_host(path: str, timeout: float) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def _wait(until: select.poll, deadline: float) -> None:
-    left = deadline - time.monotonic()
-    if left <= 0 or not until.poll(left * 1000):
-        raise TimeoutError("timed out")
