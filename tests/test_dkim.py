@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -326,6 +329,27 @@ def test_mistakes_are_named_when_the_site_starts(tmp_path: Path, sender: str) ->
     mail = make_mail(tmp_path, dkim=[keys[sender], slow] if sender == "gone" else keys[sender])
     assert open_causes(mail) == ["dkim-key"]
     assert called == []  # a vault is not asked before there is a mail
+
+
+def test_a_vault_that_takes_its_time_holds_up_one_connection_and_not_the_others(
+    mail: QueuedMailer, ed25519: Published
+) -> None:
+    meeting, calls = threading.Barrier(2), itertools.count()
+    met = threading.Event()
+
+    def from_a_vault() -> str:
+        if next(calls) >= 10 and not met.is_set():
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait(5)
+                met.set()
+        return ed25519.pem
+
+    mail.settings.dkim = [key(from_a_vault)]
+    for number in range(60):
+        mail.send(f"user{number}@x.test")
+    mail.process_queue()
+    assert statuses(mail) == ["sent"] * 60
+    assert met.is_set(), "two connections were never at it at once"
 
 
 def test_without_the_package_the_mail_waits_for_it(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mailqueue import database, outbox, sql, words
 from mailqueue.outbox import HeldBack, Outcome
-from mailqueue.tables import ATTEMPT, CONTENT, MESSAGE, RECIPIENT, columns
+from mailqueue.tables import ATTEMPT, CONTENT, MESSAGE, RECIPIENT, columns, lengths
 from mailqueue.terms import terms
 from pydal import DAL
 from support.database_faults import Other
@@ -336,7 +336,7 @@ def test_what_was_simply_sent_is_written_down_as_it_is_in_step(
         ids = [put(db, f"user{number}@x.test") for number in range(3)]
         results = [
             finished(
-                one, Outcome(one.recipients[0].id, words.SENT, code=250, enhanced="2.0.0", reply="😀" * 9999)
+                one, Outcome(one.recipients[0].id, words.SENT, code=250, enhanced="2.0.0", reply="😀\0" * 500)
             )
             for one in claim(db)
         ]
@@ -393,6 +393,61 @@ def test_what_is_not_simply_sent_is_not_written_down_so(
     assert any(row["message_ref"] == strange for row in all_rows(db, "content")) == (fate != "sent")
     tried = [row["message_ref"] for row in all_rows(db, "attempt") if row["message_ref"] in others]
     assert sorted(tried) == others, "once each, whatever was beside them"
+
+
+def test_a_reply_that_would_make_a_statement_too_large_is_written_down_all_the_same(db: DAL) -> None:
+    ids = [put(db) for _ in range(200)]
+    said = "\x01" * 40_000  # six octets each, where texts are given as JSON
+    finish(
+        db,
+        *(
+            finished(one, Outcome(one.recipients[0].id, words.SENT, reply=said))
+            for one in claim(db, limit=200)
+        ),
+    )
+    replies = {row["message_ref"]: row["reply"] for row in all_rows(db, "recipient")}
+    assert replies == dict.fromkeys(ids, said[: lengths(RECIPIENT)["reply"]])
+
+
+@pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])
+def test_replies_are_whole_whatever_the_database_would_write_by_itself(
+    db: DAL, charset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.engine(db) != database.MYSQL:
+        pytest.skip("a setting of MariaDB")
+    db.executesql(f"ALTER DATABASE CHARACTER SET {charset}")
+    put(db)
+    (claimed,) = claim(db)
+    said = "принято 😀 é"
+    one = finished(claimed, Outcome(claimed.recipients[0].id, words.SENT, code=250, reply=said))
+    assert outbox.sending.store_sent(db, [one], NOW, KEEP) == {claimed.id}
+    assert [row["reply"] for row in all_rows(db, "recipient") + all_rows(db, "attempt")] == [said, said]
+
+
+@pytest.mark.parametrize("mode", ["HIGH_NOT_PRECEDENCE", "ANSI_QUOTES", "ORACLE", "TRADITIONAL"])
+def test_the_modes_of_a_server_do_not_change_what_is_written_down(db: DAL, mode: str) -> None:
+    if database.engine(db) != database.MYSQL:
+        pytest.skip("a setting of MariaDB")
+    put(db)
+    (claimed,) = claim(db)
+    db.executesql(f"SET SESSION sql_mode = '{mode},STRICT_ALL_TABLES'")
+    assert outbox.sending.store_sent(db, [finished(claimed)], NOW, KEEP) == {claimed.id}
+
+
+def test_messages_are_written_down_in_the_order_in_which_everybody_locks_them(
+    db: DAL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.engine(db) == database.SQLITE:
+        pytest.skip("it locks the whole file")
+    ids = [put(db) for _ in range(9)]
+    claims = claim(db)
+    made: list[Any] = []
+    record_statements(db, monkeypatch, lambda statement, values: made.append(values))
+    finish(db, *(finished(claims[number]) for number in (4, 0, 8, 2, 6, 1, 7, 3, 5)))
+    flat = str(made[[str(ids[4]) in str(values) for values in made].index(True)])
+    places = [re.search(rf"(?<![\d.]){own_id}(?![\d.])", flat) for own_id in ids]
+    assert [place.start() for place in places if place] == sorted(place.start() for place in places if place)
+    assert all(places)
 
 
 @pytest.mark.parametrize("what", ["of another claim", "told twice", "of nobody"])

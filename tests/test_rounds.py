@@ -155,6 +155,59 @@ def test_steps_that_wait_for_what_is_closed_already_end_with_an_error_of_their_o
     assert leading.result(LONG) == b"y"
 
 
+@pytest.mark.parametrize("waits_for", ["nothing", "ever", "another's connection"])
+def test_steps_that_wait_for_what_nobody_can_wait_for_end_with_an_error_of_their_own(
+    lines: list[Line], threads: ThreadPoolExecutor, waits_for: str
+) -> None:
+    late = time.monotonic() + LONG
+    said: dict[str, Any] = {
+        "nothing": None,
+        "ever": Waiting(lines[2].near.fileno(), select.POLLIN, None),  # type: ignore[arg-type]
+        "another's connection": Waiting(lines[0].near.fileno(), select.POLLIN, late),
+    }
+
+    def strange() -> Steps[None]:
+        yield said[waits_for]
+
+    rounds = Rounds()
+    running = [started(threads, rounds, line) for line in lines[:2]]
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        threads.submit(lambda: rounds.run(strange())).result(LONG)
+    for line, one in zip(lines, running, strict=False):
+        line.far.send(b"x")
+        assert one.result(LONG) == b"x"
+
+
+def test_a_leader_that_fails_by_itself_takes_nobody_with_it(
+    lines: list[Line], threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = threading.Event()
+
+    class Poll:
+        def __init__(self) -> None:
+            self.real = select_poll()
+            self.register, self.unregister = self.real.register, self.real.unregister
+
+        def poll(self, milliseconds: float) -> Any:
+            if fails.is_set():
+                fails.clear()
+                raise MemoryError
+            return self.real.poll(milliseconds)
+
+    select_poll = select.poll
+    monkeypatch.setattr(select, "poll", Poll)
+    rounds = Rounds()
+    monkeypatch.undo()
+    leading, other = (started(threads, rounds, line) for line in lines[:2])
+    fails.set()
+    with pytest.raises(MemoryError):
+        leading.result(LONG)
+    again = started(threads, rounds, lines[0])
+    for line, one in ((lines[1], other), (lines[0], again)):
+        line.far.send(b"x")
+        assert one.result(LONG) == b"x"
+
+
 def test_a_wait_is_over_in_time_however_busy_the_others_are(
     lines: list[Line], threads: ThreadPoolExecutor
 ) -> None:

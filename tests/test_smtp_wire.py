@@ -211,3 +211,30 @@ def test_lines_that_do_not_come_are_waited_for_only_so_long(ends):
     assert Rounds().run(wire.lines_within(2, 0.05)) == b"250 one\r\n250 t"
     server.close()
     assert Rounds().run(wire.lines_within(2, LONG)) == b"250 one\r\n250 t"
+
+
+def test_a_server_that_never_stops_talking_is_listened_to_only_so_long(ends):
+    wire, server = ends
+    enough = threading.Event()
+
+    def talk() -> None:
+        while not enough.wait(0.001):
+            server.sendall(b"x")
+
+    talking = threading.Thread(target=talk)
+    talking.start()
+    begun = time.monotonic()
+    assert set(Rounds().run(wire.lines_within(2, 0.05))) == set(b"x")
+    assert time.monotonic() - begun < LONG / 2
+    enough.set()
+    talking.join(SOON)
+
+
+def test_no_more_is_kept_of_lines_without_an_end_than_lines_may_have(ends):
+    wire, server = ends
+    talking = threading.Thread(target=server.sendall, args=(b"x" * 10 * LONGEST_LINE,))
+    talking.start()
+    said = Rounds().run(wire.lines_within(2, LONG))
+    assert 2 * LONGEST_LINE <= len(said) <= 2 * LONGEST_LINE + 65536
+    while talking.is_alive():
+        wire._receive(time.monotonic() + SOON)

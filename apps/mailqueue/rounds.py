@@ -70,8 +70,11 @@ class Rounds:
                     self._take_step(course)
                 for course in self._ready():
                     self._take_step(course)
+        except BaseException:
+            self._forget(mine.waits_for)  # no step's fault; the others go on without this thread
+            raise
         finally:
-            self._hand_over()
+            self._hand_over(mine)
 
     def _newcomers(self) -> list[_Course]:
         if not self._come:  # without the lock: whoever comes now is found the next time
@@ -97,27 +100,37 @@ class Rounds:
         return [course for course in self._courses.values() if course.waits_for.until <= now]
 
     def _take_step(self, course: _Course) -> None:
-        before, waits_for = course.waits_for, course.step()
-        if before[:2] != waits_for[:2]:
-            if self._courses.pop(before.descriptor, None):
-                self._poll.unregister(before.descriptor)
-            if not course.is_over:
-                self._watch(course, waits_for)
-        self._soonest = min(self._soonest, waits_for.until)
+        before = course.waits_for
+        course.step()
+        try:
+            self._watch(course, before)
+        except Exception as error:  # noqa: BLE001 - it says what nobody can wait for: its socket is closed
+            self._forget(before)
+            course.fail(error)
         if course.is_over:
             course.wake()
 
-    def _watch(self, course: _Course, waits_for: Waiting) -> None:
-        try:
-            self._poll.register(waits_for.descriptor, waits_for.events)
-        except (ValueError, OverflowError, TypeError) as error:  # no descriptor: it is closed already
-            course.fail(error)
-        else:
-            self._courses[waits_for.descriptor] = course
+    def _watch(self, course: _Course, before: Waiting) -> None:
+        waits_for = course.waits_for
+        self._soonest = min(self._soonest, waits_for.until)
+        if before[:2] == waits_for[:2]:
+            return
+        self._forget(before)
+        if course.is_over:
+            return
+        if waits_for.descriptor in self._courses:
+            raise ValueError("another one waits for this connection")
+        self._poll.register(waits_for.descriptor, waits_for.events)
+        self._courses[waits_for.descriptor] = course
 
-    def _hand_over(self) -> None:
+    def _forget(self, waited_for: Waiting) -> None:
+        if self._courses.pop(waited_for.descriptor, None):
+            self._poll.unregister(waited_for.descriptor)
+
+    def _hand_over(self, mine: _Course) -> None:
         with self._guard:
-            left = [*self._courses.values(), *self._come]
+            left = [course for course in (*self._courses.values(), *self._come) if course is not mine]
+            self._come = [course for course in self._come if course is not mine]
             self._is_led = bool(left)
         if left:
             left[0].lead()
@@ -142,7 +155,7 @@ class _Course:
         self.is_over = False
         self.waits_for = _NOTHING
 
-    def step(self) -> Waiting:
+    def step(self) -> None:
         """Take the next step; whatever it raises is for the thread that it belongs to."""
         self.waits_for = _NOTHING
         try:
@@ -151,7 +164,6 @@ class _Course:
             self._result, self.is_over = end.value, True
         except BaseException as error:  # noqa: BLE001 - result() raises it
             self.fail(error)
-        return self.waits_for
 
     def fail(self, error: BaseException) -> None:
         """It ends with this error."""

@@ -158,7 +158,7 @@ class Sender(threading.Thread):
         self._results.put(Untried(job.claimed, self, None))
 
     def _letter_of(self, job: Job) -> Letter | None:
-        if self._ways.first(job.claimed) is not self._lines.at_work:
+        if self._ways.first(job.claimed) is not self._lines.at_work or self._site.seal.may_wait:
             return None
         return letter_ahead(_envelope(job.claimed), job.mime, self._site.sender(), self._site.seal)
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from .. import database, sql, words
@@ -67,6 +68,8 @@ class _Ends(NamedTuple):
     purge_on: float
 
 
+_LONGEST = 1000  # characters of a usual reply: two hundred of them fit into any statement
+
 _Store = Callable[[Any, _Shared, Sequence[_Sent], _Ends], list[int]]
 
 
@@ -104,18 +107,21 @@ def _alike(results: Sequence[Finished]) -> dict[_Shared, list[_Sent]]:
     """The results that are meant here, by what they have in common."""
     times = Counter(result.message_id for result in results)
     found: dict[_Shared, list[_Sent]] = {}
-    for result in results:
+    for result in sorted(results, key=_message_id):  # rows are locked in this order everywhere
         if times[result.message_id] == 1 and _is_sent(result):
             shared, sent = _parted(result)
             found.setdefault(shared, []).append(sent)
     return found
 
 
+_message_id = attrgetter("message_id")
+
+
 def _is_sent(result: Finished) -> bool:
     if len(result.outcomes) != 1 or result.in_vain:
         return False
     (outcome,) = result.outcomes
-    usual = outcome.reply is not None and outcome.provider_id is None
+    usual = outcome.provider_id is None and outcome.reply is not None and len(outcome.reply) <= _LONGEST
     return outcome.status == words.SENT and outcome.counts and usual
 
 
@@ -173,11 +179,11 @@ def _said(shared: _Shared, ends: _Ends) -> tuple[object, ...]:
 
 # --- MariaDB: two statements -------------------------------------------------------------------------
 
+_UNICODE = "CHARACTER SET utf8mb4"  # whatever the database's own is
+_TYPES = ("INT", "INT", f"VARCHAR(255) {_UNICODE}", f"LONGTEXT {_UNICODE}", "DOUBLE", "DOUBLE")
 _PATHS = ", ".join(
     f"{name} {kind} PATH '$[{place}]'"
-    for place, (name, kind) in enumerate(
-        zip(_Sent._fields, ("INT", "INT", "VARCHAR(255)", "LONGTEXT", "DOUBLE", "DOUBLE"), strict=True)
-    )
+    for place, (name, kind) in enumerate(zip(_Sent._fields, _TYPES, strict=True))
 )
 _TABLE = f"JSON_TABLE(%s, '$[*]' COLUMNS ({_PATHS})) AS v"
 _JOINED_STATEMENT = f"""
@@ -190,7 +196,7 @@ SET {", ".join(f"t.{change}" for change in (*_ENDED, *_WHEN))},
   t.attempts = COALESCE(t.attempts, 0) + 1, t.tried_on = COALESCE(t.tried_on, v.started_on),
   {", ".join(f"r.{change}" for change in (*_REACHED, *_SAID))},
   r.attempts = COALESCE(r.attempts, 0) + 1, r.reply = v.reply
-WHERE CAST(t.claim AS BINARY) = CAST(v.token AS BINARY) AND NOT t.wipe <=> 'T'
+WHERE CAST(t.claim AS BINARY) = CAST(v.token AS BINARY) AND NOT (t.wipe <=> 'T')
   AND r.message_ref = v.message AND CAST(r.status AS BINARY) IN ({_BEFORE}) AND o.id IS NULL
 """
 

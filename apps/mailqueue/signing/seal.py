@@ -63,6 +63,13 @@ class Seal:
         return dkim.signed(mime, keys) if keys else mime
 
     @property
+    def may_wait(self) -> bool:
+        """Whether finishing a message may take long: a function gives a key, perhaps from over a network."""
+        keys = getattr(self._settings(), "dkim", None)
+        several = keys if isinstance(keys, (list, tuple)) else [keys]
+        return any(callable(getattr(key, "key", None)) for key in several)
+
+    @property
     def settings(self) -> Any:
         """The mailer's settings, as they are now; None: it has none."""
         return self._settings()

@@ -251,20 +251,18 @@ class Wire:
         In steps. It stays unread; see skip(). That the connection was lost, whoever reads it finds out.
         """
         until = time.monotonic() + seconds
-        self._event, waits = (
-            select.POLLIN,
-            not self.secure,
-        )  # what TLS has read ahead, nobody would be told of
-        while self._buffer.count(b"\n") < number:
+        self._event = select.POLLIN
+        waits = not self.secure  # what TLS has read ahead, nobody would be told of
+        while self._buffer.count(b"\n") < number and len(self._buffer) < number * LONGEST_LINE:
             if waits:
                 yield Waiting(self._socket.fileno(), self._event, until)
             try:
                 received = self._receive_now()
             except OSError:
                 break
-            if received == b"" or (received is None and time.monotonic() >= until):
-                break
             self._buffer += received or b""
+            if received == b"" or time.monotonic() >= until:
+                break
             waits = received is None or not self.secure
         return self._buffer
 
