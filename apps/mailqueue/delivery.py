@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from . import words
@@ -88,37 +88,44 @@ def go_on(
 
 
 def letter_ahead(
-    envelope: Envelope, mime: bytes, site_sender: str | None, seal: Seal = _NOTHING_CONFIGURED
+    sender: str | None,
+    addresses: Sequence[str],
+    smtputf8: bool,
+    mime: bytes,
+    site_sender: str | None,
+    seal: Seal = _NOTHING_CONFIGURED,
 ) -> Letter | None:
     """What hand_over() will give a transport, as it seems now; None where its own turn must show.
 
     Args:
-        envelope, mime, site_sender, seal: as for hand_over().
+        sender, addresses, smtputf8: of its envelope.
+        mime, site_sender, seal: as for hand_over().
     """
-    if seal.protects(mime):
-        return None  # it differs each time that it is encrypted
-    sound = [address for _, address in envelope.recipients if is_bare_address(address)]
+    if not seal.is_ready_ahead(mime):
+        return None
+    sound = [address for address in addresses if is_bare_address(address)]
     try:
-        return _letter(envelope, sound, mime, site_sender, seal) if sound else None
+        return _letter(sender, sound, smtputf8, mime, site_sender, seal) if sound else None
     except (MailQueueError, ValueError):
         return None
 
 
 def _letter(
-    envelope: Envelope,
-    addresses: list[str],
+    sender: str | None,
+    addresses: Sequence[str],
+    smtputf8: bool,
     mime: bytes,
     site_sender: str | None,
     seal: Seal,
     at: Callable[[str], None] = lambda stage: None,
 ) -> Letter:
     at(words.MAIL)
-    sender = _checked(envelope.sender) if envelope.sender else _spec_of(site_sender)
+    spec = _checked(sender) if sender else _spec_of(site_sender)
     at(words.BUILD)
     whole = seal.finished(mime, site_sender, addresses)
     at(words.MAIL)
-    smtputf8 = envelope.smtputf8 or not (sender.isascii() and all(map(str.isascii, addresses)))
-    return Letter(sender, tuple(addresses), whole, smtputf8)
+    needs_unicode = smtputf8 or not (spec.isascii() and all(map(str.isascii, addresses)))
+    return Letter(spec, tuple(addresses), whole, needs_unicode)
 
 
 def _deliver(
@@ -139,7 +146,7 @@ def _deliver(
 
     sender = ""
     try:
-        letter = _letter(envelope, addresses, mime, site_sender, seal, at)
+        letter = _letter(envelope.sender, addresses, envelope.smtputf8, mime, site_sender, seal, at)
         sender = letter.sender
         answers = transport.deliver(
             sender, letter.recipients, letter.mime, smtputf8=letter.smtputf8, before_dot=mark_dot

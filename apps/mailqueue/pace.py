@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -14,6 +15,7 @@ from .outbox import Claimed, HeldBack, Pending
 from .site import Site
 from .transports.base import Answer
 
+LOOK_SECONDS = 0.25  # between two looks for lessons of other workers, where there are none in force
 ELSEWHERE = 10.0  # seconds for which mail is left to the workers that have the connections for it
 
 
@@ -38,6 +40,7 @@ class Pace:
         self._worker_id, self._transports, self._usable = worker_id, transports, usable
         self._limited = bool(site.limits)
         self._workers, self._rank = 1, 0
+        self._free_until = float("-inf")  # on time.monotonic()
         self._known: Collection[str] = ()
         self._wishes: dict[str, list[Wish]] = {}
         self._taken: Counter[str] = Counter()
@@ -82,12 +85,15 @@ class Pace:
         """
         if not claims:
             return []
+        if time.monotonic() < self._free_until:
+            return list(claims)
         lessons = ledger.lessons(self._db)
         self._known = set(lessons)
         if self._limited:
             self._count_workers()
         self._db.commit()
         if not self._limited and not any(lesson.strikes for lesson in lessons.values()):
+            self._free_until = time.monotonic() + LOOK_SECONDS
             return list(claims)
         now = self._site.clock()
         bounds = self._bounds(claims, lessons)
@@ -212,6 +218,7 @@ class Pace:
         """Draw the lessons from what was heard. Commits where there are any."""
         names = {*self._wishes, *(name for name in self._taken if name in self._known)}
         if names or self._elsewhere_taken:
+            self._free_until = float("-inf")
             database.begin(self._db)
             ledger.pass_gate(self._db)
             self._take_elsewhere()

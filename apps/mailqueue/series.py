@@ -116,14 +116,8 @@ class ClaimedSeries(Series):
         claimed, self.dotted = self.dotted.claimed, None
         enhanced, text = split_enhanced(reply.strip())
         outcome = Outcome(claimed.recipients[0].id, words.SENT, code=250, enhanced=enhanced, reply=text)
-        finished = Finished(
-            message_id=claimed.id,
-            token=claimed.token,
-            transport=self._transport,
-            started_on=self.started_on,
-            duration=time.monotonic() - self.begun,
-            outcomes=(outcome,),
-        )
+        took = time.monotonic() - self.begun
+        finished = Finished(claimed.id, claimed.token, self._transport, self.started_on, took, (outcome,))
         self._claims.append(claimed)
         self._finished.append(finished)
         return finished

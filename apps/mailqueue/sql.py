@@ -94,13 +94,18 @@ def lock(
             and wait for rows that are not meant at all.
     """
     begin_writing(db)
-    return _read(db, table, columns, where, values, index, "FOR UPDATE")
+    found = _read(db, table, columns, where, values, index, "FOR UPDATE")
+    return [dict(zip(columns, row, strict=True)) for row in found]
 
 
 def lock_free(
     db: Any, table: str, columns: Sequence[str], where: str, *values: object, index: str
-) -> list[Row]:
-    """Like lock(), but without the rows that somebody else has locked: it waits for nobody."""
+) -> list[tuple[Any, ...]]:
+    """Like lock(), but without the rows that somebody else has locked: it waits for nobody.
+
+    Returns:
+        The values of the columns, for each row.
+    """
     begin_writing(db)
     return _read(db, table, columns, where, values, index, f"FOR UPDATE {_PASS_OVER[engine(db)]}")
 
@@ -113,11 +118,10 @@ def _read(
     values: Sequence[object],
     index: str,
     locking: str,
-) -> list[Row]:
+) -> list[tuple[Any, ...]]:
     found = f"{table} FORCE INDEX ({index})" if engine(db) == MYSQL else table
     end = "" if engine(db) == SQLITE else locking
-    rows = fetch(db, f"SELECT {', '.join(columns)} FROM {found} WHERE {where} {end}", *values)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return fetch(db, f"SELECT {', '.join(columns)} FROM {found} WHERE {where} {end}", *values)
 
 
 def insert_one(db: Any, table: str, row: Mapping[str, object]) -> int:

@@ -7,7 +7,7 @@ server answers sooner than this process asks, a further connection only takes th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 AHEAD_SECONDS = 0.2  # for which there is to be work, at the rate of the moment
 AHEAD_OCTETS = 4 * 1024 * 1024  # of text that may lie ready, at most
@@ -17,6 +17,7 @@ WORTH_A_LOOK = 0.25  # of what is to lie ready: for less the texts are not read
 AT_ONCE = 100  # messages whose texts are read together
 MOST_BATCHES = 10  # times the smallest batch that may be claimed at once
 BATCH_SECONDS = 1.0  # within which a full batch that is used up is too small
+ABSENT_SECONDS = 0.25  # for which a priority is not asked for that there was no mail of, but of others
 SLOW = 0.001  # seconds for a message from which on it is the server that is waited for
 _STEADY = 20  # messages of which the usual time is the average, more or less
 _WINDOW = 0.1  # seconds over which the rate is measured
@@ -37,6 +38,7 @@ class Supply:
         self._octets = 0
         self._rate, self._back, self._since = 0.0, 0, clock()
         self._batches, self._claimed_on = 1, clock()
+        self._absent: dict[int, float] = {}  # priority -> until when it is not asked for
         self._usual = 0.0  # seconds that a message takes
 
     def handed_out(self, message_id: int, octets: int) -> None:
@@ -90,3 +92,16 @@ class Supply:
         if found == self.batch(smallest) and now - self._claimed_on < BATCH_SECONDS:
             self._batches = min(2 * self._batches, MOST_BATCHES)
         self._claimed_on = now
+
+    def to_ask_for(self, priorities: Sequence[int]) -> list[int]:
+        """Those of which there may be mail: each that is asked for costs a statement."""
+        now = self._clock()
+        return [priority for priority in priorities if now >= self._absent.get(priority, now)]
+
+    def found(self, asked: Sequence[int], present: Collection[int]) -> None:
+        """Of these priorities there was mail; of the others that were asked for there was none."""
+        until = self._clock() + ABSENT_SECONDS
+        if present:
+            self._absent.update((priority, until) for priority in asked if priority not in present)
+        else:
+            self._absent.clear()

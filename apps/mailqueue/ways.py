@@ -51,6 +51,7 @@ class Ways:
         self._site, self._kept, self._db = site, kept, site.db
         self._plan = Plan(site.make_transport)
         self._ways: dict[Spec, Way] = {}
+        self._only: Way | None = None  # the one that all messages go
         self._sender_domain = ""
         self._all_known = False
         self.rules: Sequence[OwnRule] = ()  # of the site's administrators; those of this drain
@@ -116,6 +117,8 @@ class Ways:
             return False
         found = {leaf: Way(self._site, self._kept, partial(make, leaf)) for leaf in self._plan.leaves}
         self._ways = {leaf: way for leaf, way in found.items() if way.know() and self._is_only(way, found)}
+        if len(self._ways) == 1 and not self._plan.routes:
+            self._only = next(iter(self._ways.values()))
         for way in self._ways.values():
             way.beside = [other.settings for other in self._ways.values() if other is not way]
         return len(self._ways) == len(found)
@@ -162,7 +165,7 @@ class Ways:
 
     def is_only(self, way: Way) -> bool:
         """Whether all messages go this way, and no other."""
-        return len(self._ways) == 1 and not self._plan.routes and way in self._ways.values()
+        return way is self._only
 
     def has_any(self, claimed: Claimed) -> bool:
         """Whether there is a way for a message at the moment."""
@@ -180,8 +183,8 @@ class Ways:
 
     def _order(self, claimed: Claimed) -> list[Way]:
         """The ways for a message, those left out that come before the one where it has a place."""
-        if len(self._ways) == 1 and not self._plan.routes:
-            return list(self._ways.values())
+        if self._only:
+            return [self._only]
         order = self._plan.order(self._first_parcel(claimed))
         usual = [self._ways[leaf] for leaf in order if leaf in self._ways]
         chosen = [way for way in self._ways.values() if way.name == claimed.next_transport]

@@ -270,7 +270,11 @@ class _Drain:
             return False
         if self._at_work and time.monotonic() - self._found_none < LOOK_SECONDS:
             return False
-        found = self._take(1 if self._ways.probing else self._supply.batch(self._batch), words.PRIORITIES)
+        most = 1 if self._ways.probing else self._supply.batch(self._batch)
+        asked = self._supply.to_ask_for(words.PRIORITIES)
+        found = self._take(most, asked)
+        if not found and len(asked) < len(words.PRIORITIES):
+            found = self._take(most, words.PRIORITIES)
         self._supply.claimed(len(found), self._batch)
         self._claimed.extend(found)
         if not found:
@@ -303,7 +307,6 @@ class _Drain:
 
     def _take(self, limit: int, priorities: Sequence[int]) -> list[Claimed]:
         """Messages to send now. What is over a limit is put off, as long as nothing else is at hand."""
-        upkeep.expire(self._site)
         db, worker = self._site.db, self._shift.worker_id
         while True:
             now = self._site.clock()
@@ -312,6 +315,7 @@ class _Drain:
                 database.is_conflict,
                 lambda: outbox.claim(db, worker, limit=limit, now=now, priorities=priorities),  # noqa: B023
             )
+            self._supply.found(priorities, {claimed.priority for claimed in claims})
             claims = [self._ways.narrowed(claimed) for claimed in claims]
             going = self._again_if(database.is_conflict, lambda: self._pace.admit(claims))  # noqa: B023
             if going or not claims or self._at_work or self._ending():
@@ -323,6 +327,7 @@ class _Drain:
             self._looked_around = time.monotonic()
             upkeep.note_presence(self._site)
             upkeep.recover(self._site)
+            upkeep.expire(self._site)
         if time.monotonic() - self._bitten > BITE_SECONDS:
             self._bitten = time.monotonic()
             upkeep.work_in_bulk(self._site, 0.0)
@@ -344,7 +349,8 @@ class _Drain:
     def _ends_unsent(self, claimed: Claimed) -> bool:
         """Whether nobody is to get this message now; it is given back then."""
         if claimed.expires_on is not None and claimed.expires_on <= self._site.clock():
-            outbox.release(self._site.db, [claimed], self._site.clock())  # the next claim ends it
+            outbox.release(self._site.db, [claimed], self._site.clock())
+            upkeep.expire(self._site)
         elif not claimed.recipients:
             self._give_back([claimed])  # none of its recipients is due after all
         else:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import database, leases, sql, words
-from ..sql import Row
 from ..tables import MESSAGE, RECIPIENT
 from .records import Claimed, Pending
 
@@ -43,6 +42,8 @@ def claim(
 ) -> list[Claimed]:
     """Claim up to `limit` due messages of these priorities for a worker, the most urgent first. Commits.
 
+    What is not worth sending any more is left to expire().
+
     Workers that claim at the same moment get different messages, and wait neither for each other
     nor for anybody else who has a message's row locked: that message is passed over.
 
@@ -59,17 +60,18 @@ def claim(
     return claimed
 
 
-def _due(db: Any, limit: int, now: float, priorities: Sequence[int]) -> list[Row]:
+def _due(db: Any, limit: int, now: float, priorities: Sequence[int]) -> list[tuple[Any, ...]]:
     """Urgent mail first, but never all of the places for it while others wait."""
     first, rest = priorities[0], priorities[1:]
-    due = f"priority = %s AND due <= %s ORDER BY due, id LIMIT {limit}"
-    own = sql.lock_free(db, MESSAGE, _COLUMNS, due, first, now, index="mailqueue_message_due_idx")
+    worth_it = "(expires_on IS NULL OR expires_on > %s)"
+    due = f"priority = %s AND due <= %s AND {worth_it} ORDER BY due, id LIMIT {limit}"
+    own = sql.lock_free(db, MESSAGE, _COLUMNS, due, first, now, now, index="mailqueue_message_due_idx")
     others = _due(db, max(limit - len(own), limit // SHARE), now, rest) if rest else []
     return [*own[: limit - len(others)], *others]
 
 
-def _take(db: Any, worker_id: int, rows: Sequence[Row], now: float) -> list[Claimed]:
-    ids, token = [row["id"] for row in rows], secrets.token_hex(16)
+def _take(db: Any, worker_id: int, rows: Sequence[tuple[Any, ...]], now: float) -> list[Claimed]:
+    ids, token = [row[0] for row in rows], secrets.token_hex(16)
     for some in sql.portions(ids):
         sql.change(
             db,
@@ -78,23 +80,13 @@ def _take(db: Any, worker_id: int, rows: Sequence[Row], now: float) -> list[Clai
             words.SENDING, worker_id, token, now, *some,
         )  # fmt: skip
     recipients = to_try(db, ids, now)
-    return [
-        Claimed(
-            id=row["id"],
-            token=token,
-            sender=row["sender"],
-            smtputf8=row["smtputf8"] == "T",
-            tried_on=row["tried_on"],
-            doubt=row["doubt"],
-            priority=row["priority"],
-            expires_on=row["expires_on"],
-            recipients=tuple(recipients[row["id"]]),
-            byte_size=row["byte_size"],
-            category=row["category"],
-            next_transport=row["next_transport"],
-        )
-        for row in rows
-    ]
+    return [_claimed(row, token, recipients[row[0]]) for row in rows]
+
+
+def _claimed(row: tuple[Any, ...], token: str, recipients: Sequence[Pending]) -> Claimed:
+    own_id, sender, smtputf8, *others, size, category, transport = row
+    to, needs_unicode = tuple(recipients), smtputf8 == "T"
+    return Claimed._make((own_id, token, sender, needs_unicode, *others, to, size, category, None, transport))
 
 
 def to_try(db: Any, ids: Sequence[int], claimed_on: float) -> dict[int, list[Pending]]:

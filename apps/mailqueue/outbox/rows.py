@@ -66,17 +66,18 @@ def fitting(table: str, **values: Any) -> Row:
     """
     longest = lengths(table)
     return {
-        name: _storable(value)[: longest[name]] if isinstance(value, str) else value
+        name: storable(value)[: longest[name]] if isinstance(value, str) else value
         for name, value in values.items()
     }
 
 
 def fit(table: str, column: str, text: str | None) -> str | None:
     """The same for one text."""
-    return text and _storable(text)[: lengths(table)[column]]
+    return text and storable(text)[: lengths(table)[column]]
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """A text without what a database refuses."""
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

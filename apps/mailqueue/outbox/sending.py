@@ -10,14 +10,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from .. import database, sql, words
 from ..tables import ATTEMPT, MESSAGE, RECIPIENT
-from .records import Finished, Retention
-from .rows import fit
+from .records import Finished, Outcome, Retention
+from .rows import fit, storable
 
 # From which statuses a recipient may come to "sent".
 _BEFORE = ", ".join(
@@ -38,7 +37,7 @@ _ITS_VALUES = (
     f"SELECT '{words.SENT}', %s, %s, %s, %s, v.message, v.recipient, v.reply, v.started_on, v.duration FROM"
 )
 
-_known = lru_cache(maxsize=256)(fit)  # of texts that come with every message
+_message_id = attrgetter("message_id")
 
 
 class _Shared(NamedTuple):
@@ -89,7 +88,7 @@ def store_sent(db: Any, results: Sequence[Finished], now: float, retention: Rete
     if store is None:
         return set()
     ends, stored = _Ends(now, now + retention.content(words.SENT)), set[int]()
-    for shared, sent in _alike(results).items():
+    for shared, sent in _alike(results):
         for some in sql.portions(sent, sql.most_rows(db, len(_Sent._fields))):
             stored.update(store(db, shared, some, ends))
     return stored
@@ -103,39 +102,34 @@ def _way_of(db: Any) -> _Store | None:
     return {database.SQLITE: _in_turn, database.POSTGRES: _at_once, database.MYSQL: _joined}[kind]
 
 
-def _alike(results: Sequence[Finished]) -> dict[_Shared, list[_Sent]]:
+def _alike(results: Sequence[Finished]) -> list[tuple[_Shared, list[_Sent]]]:
     """The results that are meant here, by what they have in common."""
-    times = Counter(result.message_id for result in results)
-    found: dict[_Shared, list[_Sent]] = {}
+    times = Counter(map(_message_id, results))
+    found: dict[tuple[Any, ...], list[_Sent]] = {}
     for result in sorted(results, key=_message_id):  # rows are locked in this order everywhere
         if times[result.message_id] == 1 and _is_sent(result):
-            shared, sent = _parted(result)
-            found.setdefault(shared, []).append(sent)
-    return found
-
-
-_message_id = attrgetter("message_id")
+            outcome = result.outcomes[0]
+            shared = (result.transport, outcome.stage, outcome.code, outcome.enhanced)
+            found.setdefault(shared, []).append(_of_its_own(result, outcome))
+    return [(_fitting(*shared), sent) for shared, sent in found.items()]
 
 
 def _is_sent(result: Finished) -> bool:
     if len(result.outcomes) != 1 or result.in_vain:
         return False
-    (outcome,) = result.outcomes
-    usual = outcome.provider_id is None and outcome.reply is not None and len(outcome.reply) <= _LONGEST
-    return outcome.status == words.SENT and outcome.counts and usual
+    _, status, _, counts, _, _, _, _, _, reply, provider_id = result.outcomes[0]
+    usual = provider_id is None and reply is not None and len(reply) <= _LONGEST
+    return usual and counts and status == words.SENT
 
 
-def _parted(result: Finished) -> tuple[_Shared, _Sent]:
-    (outcome,) = result.outcomes
-    shared = _Shared(
-        _known(ATTEMPT, "transport", result.transport),
-        _known(ATTEMPT, "stage", outcome.stage),
-        outcome.code,
-        _known(RECIPIENT, "enhanced", outcome.enhanced),
-    )
-    reply = fit(RECIPIENT, "reply", outcome.reply) or ""
-    started_on, duration = result.started_on, result.duration
-    return shared, _Sent(result.message_id, outcome.recipient_id, result.token, reply, started_on, duration)
+def _fitting(transport: str | None, stage: str, code: int | None, enhanced: str | None) -> _Shared:
+    where = fit(ATTEMPT, "transport", transport), fit(ATTEMPT, "stage", stage)
+    return _Shared(*where, code, fit(RECIPIENT, "enhanced", enhanced))
+
+
+def _of_its_own(result: Finished, outcome: Outcome) -> _Sent:
+    message_id, token, _, started_on, duration, *_ = result
+    return _Sent(message_id, outcome.recipient_id, token, storable(outcome.reply), started_on, duration)
 
 
 # --- PostgreSQL: all in one statement ----------------------------------------------------------------

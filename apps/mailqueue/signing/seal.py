@@ -33,10 +33,6 @@ class Seal:
     def __init__(self, settings: Callable[[], Any] = lambda: None):
         self._settings = settings
 
-    def protects(self, mime: bytes) -> bool:
-        """Whether a stored message is to be signed or encrypted for its recipients; DKIM does not count."""
-        return is_marked(mime) or bool(getattr(self._settings(), "cipher_type", None))
-
     def finished(self, mime: bytes, site_sender: str | None, recipients: Sequence[str]) -> bytes:
         """A stored message as it leaves.
 
@@ -50,24 +46,22 @@ class Seal:
             BadAddress: the sender is not one address.
             ValueError: the stored message is damaged in what it asks for.
         """
-        protects = self.protects(mime)
+        settings = self._settings()
+        protects = _protects(mime, settings)
         asked: Mapping[str, Any] = {}
         if is_marked(mime):
             asked, mime = unmarked(mime)
         if site_sender:
             mime = with_sender(mime, site_sender)
-        settings = self._settings()
         if protects:
             mime = _protected(mime, chosen(asked, settings), settings, recipients)
         keys = getattr(settings, "dkim", None)
         return dkim.signed(mime, keys) if keys else mime
 
-    @property
-    def may_wait(self) -> bool:
-        """Whether finishing a message may take long: a function gives a key, perhaps from over a network."""
-        keys = getattr(self._settings(), "dkim", None)
-        several = keys if isinstance(keys, (list, tuple)) else [keys]
-        return any(callable(getattr(key, "key", None)) for key in several)
+    def is_ready_ahead(self, mime: bytes) -> bool:
+        """Whether a stored message can be finished ahead of its turn: at once, and always the same."""
+        settings = self._settings()
+        return not (_protects(mime, settings) or _asks_for_keys(settings))
 
     @property
     def settings(self) -> Any:
@@ -82,6 +76,18 @@ class Seal:
         """
         keys = getattr(self._settings(), "dkim", None)
         return dkim.checked_keys(keys) if keys else []
+
+
+def _protects(mime: bytes, settings: Any) -> bool:
+    """Whether a stored message is to be signed or encrypted for its recipients; DKIM does not count."""
+    return is_marked(mime) or bool(getattr(settings, "cipher_type", None))
+
+
+def _asks_for_keys(settings: Any) -> bool:
+    """Whether a function gives a key of DKIM, perhaps from over a network."""
+    keys = getattr(settings, "dkim", None)
+    several = keys if isinstance(keys, (list, tuple)) else [keys]
+    return bool(keys) and any(callable(getattr(key, "key", None)) for key in several)
 
 
 def has_own_from(mime: bytes) -> bool:

@@ -54,8 +54,7 @@ class Adapter(Contender):
         self.db.commit()  # where send() found a transaction open, it has not
 
     def drain(self) -> None:
-        while self.mail.process_queue()["sent"]:
-            pass
+        self.mail.process_queue()
 
     def close(self) -> None:
         self.db.close()
