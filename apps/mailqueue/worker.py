@@ -166,6 +166,8 @@ class _Drain:
                 self._look_around()
                 if len(self._done) >= GROUP or time.monotonic() - self._flushed > GROUP_SECONDS:
                     self._flush()
+            self._dismiss_senders()
+            self._flush()  # while they take leave of their servers
             self._end_senders(GRACE)
             self._flush()
             self._give_back(self._claimed)
@@ -371,7 +373,7 @@ class _Drain:
         worth = 1 + (len(self._claimed) + len(self._at_work)) // MESSAGES_FOR_ANOTHER
         if not self._supply.is_server_slow:
             worth = min(worth, NEAR)
-        for _ in range(len(self._senders), min(worth, len(self._at_work))):
+        for _ in range(len(self._senders), min(worth, len(self._at_work), self._most_connections())):
             self._enlist()
 
     def _enlist(self) -> None:
@@ -486,15 +488,18 @@ class _Drain:
         for status in outbox.release(self._site.db, claims, self._site.clock()):
             self._counts[words.FAILED if status == words.FAILED else words.QUEUED] += 1
 
+    def _dismiss_senders(self) -> None:
+        self._shift.closing.set()
+        for _ in self._senders:
+            self._jobs.put(None)
+
     def _end_senders(self, patience: float) -> None:
         """Let the connections end; those that still wait for an answer then are left to themselves.
 
         Args:
             patience: seconds; GRACE after a stop, which may come meanwhile.
         """
-        self._shift.closing.set()
-        for _ in self._senders:
-            self._jobs.put(None)
+        self._dismiss_senders()
         deadline = time.monotonic() + patience
         for sender in self._senders:
             while sender.is_alive() and time.monotonic() < min(deadline, self._patience):
