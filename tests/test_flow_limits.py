@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from mailqueue import QueuedMailer, leases, outbox, worker
+from mailqueue import pace as pace_module
+from mailqueue.classify import classify_reply
 from mailqueue.database import own_transaction
 from mailqueue.pace import Pace
+from mailqueue.transports.base import Answer
 from support.mail import Clock, make_mail, rows, statuses, to_server
 from support.smtp_faults import Reply
 from support.smtp_server import ScriptedServer
@@ -204,6 +207,25 @@ def test_without_limits_and_lessons_a_claim_pays_one_statement(
     executed = _count_statements(mail, monkeypatch)
     assert pace.admit(claims) == claims
     assert executed["statements"] == 1
+
+
+def test_without_lessons_it_is_not_asked_for_them_all_the_time_until_one_is_learned(
+    site: Mails, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mail = site.make()
+    pace = Pace(mail.site, 1, [TRANSPORT], lambda _: [TRANSPORT])
+    mail.send("ann@slow.test")
+    now = mail.site.clock()
+    worker_id = leases.register(mail.db, token="t", host_name="h", pid=1, journal="", now=now)
+    claims = outbox.claim(mail.db, worker_id, limit=10, now=now)
+    monkeypatch.setattr(pace_module, "LOOK_SECONDS", 1000.0)
+    assert pace.admit(claims) == claims
+    executed = _count_statements(mail, monkeypatch)
+    assert pace.admit(claims) == claims and not executed
+    refused = classify_reply("rcpt", 421, "4.7.0 too many messages, slow down")
+    pace.hear(claims[0], [Answer.refused("ann@slow.test", refused)], TRANSPORT)
+    pace.learn()
+    assert pace.admit(claims) == []
 
 
 def test_what_a_worker_held_back_after_it_lost_its_claims_stays_as_it_is(mails: Mails) -> None:

@@ -265,6 +265,12 @@ def test_content_is_wiped_with_the_end_of_its_message_and_not_before(db: DAL) ->
     assert not outbox.retry(db, wiped, NOW)
 
 
+def test_what_is_not_worth_sending_any_more_is_not_claimed(db: DAL) -> None:
+    late, later, always = put(db, expires_after=60), put(db, expires_after=61), put(db)
+    assert [claimed.id for claimed in claim(db, now=NOW + 60)] == [later, always]
+    assert message(db, late)["status"] == "queued"
+
+
 def test_content_is_wiped_that_nobody_got_any_more(db: DAL) -> None:
     late, stopped = (put(db, expires_after=60, wipe=True) for _ in range(2))
     assert outbox.cancel(db, stopped, NOW, KEEP)

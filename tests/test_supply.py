@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mailqueue.supply import (
+    ABSENT_SECONDS,
     AHEAD_OCTETS,
     AHEAD_SECONDS,
     AT_ONCE,
@@ -123,3 +124,16 @@ def test_a_far_server_is_a_slow_one_from_the_first_message(supply):
 def test_a_server_that_lets_everybody_wait_is_slow(supply):
     supply.kept_waiting()
     assert supply.is_server_slow
+
+
+def test_a_priority_that_there_was_no_mail_of_is_not_asked_for_a_moment(supply, clock):
+    supply.found([1, 2, 3], {2})
+    assert supply.to_ask_for([1, 2, 3, 4]) == [2, 4]
+    clock.advance(ABSENT_SECONDS)
+    assert supply.to_ask_for([1, 2, 3, 4]) == [1, 2, 3, 4]
+
+
+def test_where_there_was_no_mail_at_all_every_priority_is_asked_for(supply):
+    supply.found([1, 2, 3], {2})
+    supply.found([2], set())
+    assert supply.to_ask_for([1, 2, 3]) == [1, 2, 3]

@@ -728,9 +728,28 @@ def test_a_stop_finishes_what_is_at_hand_and_gives_the_rest_back(
     for number in range(20):
         mail.send(f"user{number}@x.test")
     counts = mail.process_queue(stop=stop)
-    assert 1 <= counts["sent"] <= supply.FOR_EACH
+    assert 1 <= counts["sent"] <= worker.NEAR * supply.FOR_EACH
     assert statuses(mail).count("queued") == 20 - counts["sent"]
     assert rows(mail, "worker") == []
+
+
+def test_mail_of_another_priority_that_comes_meanwhile_goes_out_with_the_same_drain(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supply, "ABSENT_SECONDS", 1000.0)
+    claims, claim = [], outbox.claim
+
+    def noted(db: Any, *arguments: Any, **options: Any) -> Any:
+        claims.append(tuple(options["priorities"]))
+        found = claim(db, *arguments, **options)
+        if len(claims) == 1:
+            mail.send("late@x.test", priority=words.BULK)
+        return found
+
+    monkeypatch.setattr(outbox, "claim", noted)
+    mail.send("ann@x.test")
+    assert mail.process_queue()["sent"] == 2
+    assert claims[0] == words.PRIORITIES and (words.NORMAL,) in claims
 
 
 def test_a_message_that_the_server_lets_wait_holds_up_nobody_though_the_turn_is_over(

@@ -166,8 +166,6 @@ class _Drain:
                 self._look_around()
                 if len(self._done) >= GROUP or time.monotonic() - self._flushed > GROUP_SECONDS:
                     self._flush()
-            self._dismiss_senders()
-            self._flush()  # while they take leave of their servers
             self._end_senders(GRACE)
             self._flush()
             self._give_back(self._claimed)
@@ -488,18 +486,15 @@ class _Drain:
         for status in outbox.release(self._site.db, claims, self._site.clock()):
             self._counts[words.FAILED if status == words.FAILED else words.QUEUED] += 1
 
-    def _dismiss_senders(self) -> None:
-        self._shift.closing.set()
-        for _ in self._senders:
-            self._jobs.put(None)
-
     def _end_senders(self, patience: float) -> None:
         """Let the connections end; those that still wait for an answer then are left to themselves.
 
         Args:
             patience: seconds; GRACE after a stop, which may come meanwhile.
         """
-        self._dismiss_senders()
+        self._shift.closing.set()
+        for _ in self._senders:
+            self._jobs.put(None)
         deadline = time.monotonic() + patience
         for sender in self._senders:
             while sender.is_alive() and time.monotonic() < min(deadline, self._patience):
