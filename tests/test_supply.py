@@ -137,3 +137,14 @@ def test_where_there_was_no_mail_at_all_every_priority_is_asked_for(supply):
     supply.found([1, 2, 3], {2})
     supply.found([2], set())
     assert supply.to_ask_for([1, 2, 3]) == [1, 2, 3]
+
+
+def test_a_priority_that_there_was_mail_of_after_all_is_asked_for(supply):
+    supply.found([1, 2, 3], {2})
+    supply.found([1], {1})  # as urgent mail that overtakes
+    assert supply.to_ask_for([1, 2, 3]) == [1, 2]
+
+
+def test_something_is_always_asked_for(supply):
+    supply.found([1, 2], {3})
+    assert supply.to_ask_for([1, 2]) == [1, 2]

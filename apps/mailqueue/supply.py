@@ -96,12 +96,12 @@ class Supply:
     def to_ask_for(self, priorities: Sequence[int]) -> list[int]:
         """Those of which there may be mail: each that is asked for costs a statement."""
         now = self._clock()
-        return [priority for priority in priorities if now >= self._absent.get(priority, now)]
+        return [priority for priority in priorities if now >= self._absent.get(priority, now)] or [
+            *priorities
+        ]
 
     def found(self, asked: Sequence[int], present: Collection[int]) -> None:
         """Of these priorities there was mail; of the others that were asked for there was none."""
         until = self._clock() + ABSENT_SECONDS
-        if present:
-            self._absent.update((priority, until) for priority in asked if priority not in present)
-        else:
-            self._absent.clear()
+        absent = {**self._absent, **dict.fromkeys(asked, until)} if present else {}
+        self._absent = {priority: until for priority, until in absent.items() if priority not in present}
