@@ -96,9 +96,8 @@ class Supply:
     def to_ask_for(self, priorities: Sequence[int]) -> list[int]:
         """Those of which there may be mail: each that is asked for costs a statement."""
         now = self._clock()
-        return [priority for priority in priorities if now >= self._absent.get(priority, now)] or [
-            *priorities
-        ]
+        asked = [priority for priority in priorities if now >= self._absent.get(priority, now)]
+        return asked or list(priorities)
 
     def found(self, asked: Sequence[int], present: Collection[int]) -> None:
         """Of these priorities there was mail; of the others that were asked for there was none."""
