@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Generator
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -40,7 +41,7 @@ class Rounds:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._is_led = False
-        self._come: list[_Course] = []  # which nobody has taken up yet
+        self._come: deque[_Course] = deque()  # which nobody has taken up yet
         # What follows is the leader's.
         self._poll = select.poll()
         self._courses: dict[int, _Course] = {}  # those that wait, by descriptor
@@ -66,8 +67,8 @@ class Rounds:
     def _lead(self, mine: _Course) -> None:
         try:
             while not mine.is_over:
-                for course in self._newcomers():
-                    self._take_step(course)
+                for _ in range(len(self._come)):  # without the lock: whoever comes now is found the next time
+                    self._take_step(self._newcomer())
                 for course in self._ready():
                     self._take_step(course)
         except BaseException:
@@ -76,12 +77,9 @@ class Rounds:
         finally:
             self._hand_over(mine)
 
-    def _newcomers(self) -> list[_Course]:
-        if not self._come:  # without the lock: whoever comes now is found the next time
-            return []
+    def _newcomer(self) -> _Course:
         with self._guard:
-            come, self._come = self._come, []
-        return come
+            return self._come.popleft()
 
     def _ready(self) -> list[_Course]:
         """Those that wait no longer; none if all do, and somebody may have come by."""
@@ -130,7 +128,7 @@ class Rounds:
     def _hand_over(self, mine: _Course) -> None:
         with self._guard:
             left = [course for course in (*self._courses.values(), *self._come) if course is not mine]
-            self._come = [course for course in self._come if course is not mine]
+            self._come = deque(course for course in self._come if course is not mine)
             self._is_led = bool(left)
         if left:
             left[0].lead()

@@ -67,7 +67,7 @@ class _Ends(NamedTuple):
     purge_on: float
 
 
-_LONGEST = 1000  # characters of a usual reply: two hundred of them fit into any statement
+_LONGEST = 1000  # characters of a usual reply: as many as are written down at once fit into any statement
 
 _Store = Callable[[Any, _Shared, Sequence[_Sent], _Ends], list[int]]
 
