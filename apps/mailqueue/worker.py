@@ -333,7 +333,7 @@ class _Drain:
             upkeep.work_in_bulk(self._site, 0.0)
 
     def _give_to_senders(self, chosen: Sequence[Claimed]) -> None:
-        going = [claimed for claimed in chosen if not self._ends_unsent(claimed)]
+        going = self._worth_sending(chosen)
         texts = outbox.contents(self._site.db, going)
         self._site.db.commit()  # nothing may be open while the transports work
         for claimed in going:
@@ -346,17 +346,20 @@ class _Drain:
             self._jobs.put(Job(claimed, mime))
         self._enlist_all()
 
-    def _ends_unsent(self, claimed: Claimed) -> bool:
-        """Whether nobody is to get this message now; it is given back then."""
-        if claimed.expires_on is not None and claimed.expires_on <= self._site.clock():
-            outbox.release(self._site.db, [claimed], self._site.clock())
+    def _worth_sending(self, chosen: Sequence[Claimed]) -> list[Claimed]:
+        """Without those that nobody is to get now; they are given back."""
+        now = self._site.clock()
+        late = [claimed for claimed in chosen if claimed.expires_on is not None and claimed.expires_on <= now]
+        idle = [claimed for claimed in chosen if not claimed.recipients]  # none of them is due after all
+        if late:
+            outbox.release(self._site.db, late, now)
             upkeep.expire(self._site)
-        elif not claimed.recipients:
-            self._give_back([claimed])  # none of its recipients is due after all
-        else:
-            return False
-        del self._at_work[claimed.id]
-        return True
+        if idle:
+            self._give_back(idle)
+        unsent = {claimed.id for claimed in (*late, *idle)}
+        for message_id in unsent:
+            del self._at_work[message_id]
+        return [claimed for claimed in chosen if claimed.id not in unsent]
 
     def _finish(self, claimed: Claimed, failure: Failure) -> None:
         answers = [Answer.refused(recipient.address, failure) for recipient in claimed.recipients]
