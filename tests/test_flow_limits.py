@@ -195,29 +195,31 @@ def _count_statements(mail: QueuedMailer, monkeypatch: pytest.MonkeyPatch) -> Co
     return counted
 
 
+def _at_work(mail: QueuedMailer) -> tuple[int, Pace, list[outbox.Claimed]]:
+    """A worker, its pace, and what it has claimed."""
+    now = mail.site.clock()
+    worker_id = leases.register(mail.db, token="t", host_name="h", pid=1, journal="", now=now)
+    claims = outbox.claim(mail.db, worker_id, limit=10, now=now)
+    return worker_id, Pace(mail.site, worker_id, [TRANSPORT], lambda _: [TRANSPORT]), claims
+
+
 def test_without_limits_and_lessons_a_claim_pays_one_statement(
     site: Mails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mail = site.make()
-    pace = Pace(mail.site, 1, [TRANSPORT], lambda _: [TRANSPORT])
     mail.send("ann@x.test")
-    now = mail.site.clock()
-    worker_id = leases.register(mail.db, token="t", host_name="h", pid=1, journal="", now=now)
-    claims = outbox.claim(mail.db, worker_id, limit=10, now=now)
+    _, pace, claims = _at_work(mail)
     executed = _count_statements(mail, monkeypatch)
     assert pace.admit(claims) == claims
     assert executed["statements"] == 1
 
 
 def test_without_lessons_it_is_not_asked_for_them_all_the_time_until_one_is_learned(
-    site: Mails, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    site: Mails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mail = site.make()
-    pace = Pace(mail.site, 1, [TRANSPORT], lambda _: [TRANSPORT])
     mail.send("ann@slow.test")
-    now = mail.site.clock()
-    worker_id = leases.register(mail.db, token="t", host_name="h", pid=1, journal="", now=now)
-    claims = outbox.claim(mail.db, worker_id, limit=10, now=now)
+    _, pace, claims = _at_work(mail)
     monkeypatch.setattr(pace_module, "LOOK_SECONDS", 1000.0)
     assert pace.admit(claims) == claims
     executed = _count_statements(mail, monkeypatch)
@@ -231,10 +233,7 @@ def test_without_lessons_it_is_not_asked_for_them_all_the_time_until_one_is_lear
 def test_what_a_worker_held_back_after_it_lost_its_claims_stays_as_it_is(mails: Mails) -> None:
     mail = mails.make(limits={"*": "1/hour"})
     send(mail, 2, "slow.test")
-    now = mail.site.clock()
-    worker_id = leases.register(mail.db, token="t", host_name="h", pid=1, journal="", now=now)
-    claims = outbox.claim(mail.db, worker_id, limit=10, now=now)
-    pace = Pace(mail.site, worker_id, [TRANSPORT], lambda _: [TRANSPORT])
+    worker_id, pace, claims = _at_work(mail)
     leases.retire(mail.db, worker_id)
     assert pace.admit(claims) == []
     assert statuses(mail) == ["sending", "sending"]

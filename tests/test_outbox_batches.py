@@ -398,21 +398,14 @@ def test_what_is_not_simply_sent_is_not_written_down_so(
 def test_a_reply_that_would_make_a_statement_too_large_is_written_down_all_the_same(db: DAL) -> None:
     ids = [put(db) for _ in range(200)]
     said = "\x01" * 40_000  # six octets each, where texts are given as JSON
-    finish(
-        db,
-        *(
-            finished(one, Outcome(one.recipients[0].id, words.SENT, reply=said))
-            for one in claim(db, limit=200)
-        ),
-    )
+    claims = claim(db, limit=200)
+    finish(db, *(finished(one, Outcome(one.recipients[0].id, words.SENT, reply=said)) for one in claims))
     replies = {row["message_ref"]: row["reply"] for row in all_rows(db, "recipient")}
     assert replies == dict.fromkeys(ids, said[: lengths(RECIPIENT)["reply"]])
 
 
 @pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])
-def test_replies_are_whole_whatever_the_database_would_write_by_itself(
-    db: DAL, charset: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replies_are_whole_whatever_the_database_would_write_by_itself(db: DAL, charset: str) -> None:
     if database.engine(db) != database.MYSQL:
         pytest.skip("a setting of MariaDB")
     db.executesql(f"ALTER DATABASE CHARACTER SET {charset}")

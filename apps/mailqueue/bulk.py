@@ -163,8 +163,8 @@ def _bite(site: Site, which: str, *values: object) -> bool:
     database.begin(site.db)
     running = f"status = %s AND {which} ORDER BY id LIMIT 1"
     held = sql.lock_free(site.db, BULK, _COLUMNS, running, RUNNING, *values, index="PRIMARY")
-    for values_of_row in held:
-        row = dict(zip(_COLUMNS, values_of_row, strict=True))
+    for found in held:
+        row = dict(zip(_COLUMNS, found, strict=True))
         step = Search(site.db, _selection(row), VERBS[row["action_name"]]).step(
             limit=BITE, before=row["next_below"]
         )

@@ -24,7 +24,7 @@ from email.message import Message
 from email.mime.base import MIMEBase
 from functools import lru_cache
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from email_validator import EmailNotValidError, validate_email
@@ -98,8 +98,7 @@ class Address:
         return not self.spec.isascii()
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Who a message goes from and to, apart from its text.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from . import words
@@ -88,44 +88,37 @@ def go_on(
 
 
 def letter_ahead(
-    sender: str | None,
-    addresses: Sequence[str],
-    smtputf8: bool,
-    mime: bytes,
-    site_sender: str | None,
-    seal: Seal = _NOTHING_CONFIGURED,
+    envelope: Envelope, mime: bytes, site_sender: str | None, seal: Seal = _NOTHING_CONFIGURED
 ) -> Letter | None:
     """What hand_over() will give a transport, as it seems now; None where its own turn must show.
 
     Args:
-        sender, addresses, smtputf8: of its envelope.
-        mime, site_sender, seal: as for hand_over().
+        envelope, mime, site_sender, seal: as for hand_over().
     """
     if not seal.is_ready_ahead(mime):
         return None
-    sound = [address for address in addresses if is_bare_address(address)]
+    sound = [address for _, address in envelope.recipients if is_bare_address(address)]
     try:
-        return _letter(sender, sound, smtputf8, mime, site_sender, seal) if sound else None
+        return _letter(envelope, sound, mime, site_sender, seal) if sound else None
     except (MailQueueError, ValueError):
         return None
 
 
 def _letter(
-    sender: str | None,
-    addresses: Sequence[str],
-    smtputf8: bool,
+    envelope: Envelope,
+    addresses: list[str],
     mime: bytes,
     site_sender: str | None,
     seal: Seal,
     at: Callable[[str], None] = lambda stage: None,
 ) -> Letter:
     at(words.MAIL)
-    spec = _checked(sender) if sender else _spec_of(site_sender)
+    sender = _checked(envelope.sender) if envelope.sender else _spec_of(site_sender)
     at(words.BUILD)
     whole = seal.finished(mime, site_sender, addresses)
     at(words.MAIL)
-    needs_unicode = smtputf8 or not (spec.isascii() and all(map(str.isascii, addresses)))
-    return Letter(spec, tuple(addresses), whole, needs_unicode)
+    smtputf8 = envelope.smtputf8 or not (sender.isascii() and all(map(str.isascii, addresses)))
+    return Letter(sender, tuple(addresses), whole, smtputf8)
 
 
 def _deliver(
@@ -146,7 +139,7 @@ def _deliver(
 
     sender = ""
     try:
-        letter = _letter(envelope.sender, addresses, envelope.smtputf8, mime, site_sender, seal, at)
+        letter = _letter(envelope, addresses, mime, site_sender, seal, at)
         sender = letter.sender
         answers = transport.deliver(
             sender, letter.recipients, letter.mime, smtputf8=letter.smtputf8, before_dot=mark_dot

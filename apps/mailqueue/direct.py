@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from . import breaker, words
 from .classify import classify_exception
@@ -37,7 +36,7 @@ def send_directly(site: Site, composed: Composed) -> tuple[str, list[Answer]]:
         groups.setdefault(order, []).append((kind, address))
     name, answers = "", []
     for order, recipients in groups.items():
-        part = replace(envelope, recipients=tuple(recipients))
+        part = envelope._replace(recipients=tuple(recipients))
         name, given = _by_the_first(site, make, order, part, composed.mime)
         answers += given
     return name, answers

@@ -158,12 +158,9 @@ class Sender(threading.Thread):
         self._results.put(Untried(job.claimed, self, None))
 
     def _letter_of(self, job: Job) -> Letter | None:
-        claimed, site = job.claimed, self._site
-        if self._ways.first(claimed) is not self._lines.at_work:
+        if self._ways.first(job.claimed) is not self._lines.at_work:
             return None
-        return letter_ahead(
-            claimed.sender, _addresses(claimed), claimed.smtputf8, job.mime, site.sender(), site.seal
-        )
+        return letter_ahead(_envelope(job.claimed), job.mime, self._site.sender(), self._site.seal)
 
     def _attempt(self, job: Job) -> Tried | Untried:
         """Hand a message over, by the first of its ways that takes it."""
@@ -323,10 +320,5 @@ class Sender(threading.Thread):
 
 
 def _envelope(claimed: Claimed) -> Envelope:
-    recipients = tuple((words.TO, address) for address in _addresses(claimed))
-    return Envelope(claimed.sender, recipients, claimed.smtputf8)
-
-
-def _addresses(claimed: Claimed) -> list[str]:
-    """Each of its addresses once."""
-    return list({recipient.address: None for recipient in claimed.recipients})
+    addresses = dict.fromkeys(recipient.address for recipient in claimed.recipients)
+    return Envelope(claimed.sender, tuple((words.TO, address) for address in addresses), claimed.smtputf8)

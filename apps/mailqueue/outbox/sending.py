@@ -106,7 +106,7 @@ def _alike(results: Sequence[Finished]) -> list[tuple[_Shared, list[_Sent]]]:
     """The results that are meant here, by what they have in common."""
     times = Counter(map(_message_id, results))
     found: dict[tuple[Any, ...], list[_Sent]] = {}
-    for result in sorted(results, key=_message_id):  # rows are locked in this order everywhere
+    for result in sorted(results, key=_message_id):  # rows.hold() locks them in this order too
         if times[result.message_id] == 1 and _is_sent(result):
             outcome = result.outcomes[0]
             shared = (result.transport, outcome.stage, outcome.code, outcome.enhanced)
@@ -117,9 +117,9 @@ def _alike(results: Sequence[Finished]) -> list[tuple[_Shared, list[_Sent]]]:
 def _is_sent(result: Finished) -> bool:
     if len(result.outcomes) != 1 or result.in_vain:
         return False
-    _, status, _, counts, _, _, _, _, _, reply, provider_id = result.outcomes[0]
-    usual = provider_id is None and reply is not None and len(reply) <= _LONGEST
-    return usual and counts and status == words.SENT
+    (outcome,) = result.outcomes
+    usual = outcome.provider_id is None and outcome.reply is not None and len(outcome.reply) <= _LONGEST
+    return outcome.status == words.SENT and outcome.counts and usual
 
 
 def _fitting(transport: str | None, stage: str, code: int | None, enhanced: str | None) -> _Shared:
@@ -128,8 +128,8 @@ def _fitting(transport: str | None, stage: str, code: int | None, enhanced: str 
 
 
 def _of_its_own(result: Finished, outcome: Outcome) -> _Sent:
-    message_id, token, _, started_on, duration, *_ = result
-    return _Sent(message_id, outcome.recipient_id, token, storable(outcome.reply), started_on, duration)
+    reply, started_on, duration = storable(outcome.reply), result.started_on, result.duration
+    return _Sent(result.message_id, outcome.recipient_id, result.token, reply, started_on, duration)
 
 
 # --- PostgreSQL: all in one statement ----------------------------------------------------------------

@@ -59,7 +59,10 @@ class Seal:
         return dkim.signed(mime, keys) if keys else mime
 
     def is_ready_ahead(self, mime: bytes) -> bool:
-        """Whether a stored message can be finished ahead of its turn: at once, and always the same."""
+        """Whether a stored message can be finished ahead of its turn.
+
+        What is encrypted differs each time, and a function that gives a key may take long.
+        """
         settings = self._settings()
         return not (_protects(mime, settings) or _asks_for_keys(settings))
 
