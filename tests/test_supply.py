@@ -136,7 +136,7 @@ def test_a_priority_that_there_was_no_mail_of_is_not_asked_for_a_moment(supply, 
 def test_where_there_was_no_mail_at_all_every_priority_is_asked_for(supply):
     supply.found([1, 2, 3], {2})
     supply.found([2], set())
-    assert supply.to_ask_for([1, 2, 3]) == [1, 2, 3]
+    assert supply.to_ask_for([1, 2, 3, 4]) == [1, 2, 3, 4]
 
 
 def test_a_priority_that_there_was_mail_of_after_all_is_asked_for(supply):

@@ -75,7 +75,7 @@ class Rounds:
             self._forget(mine.waits_for)  # no step's fault; the others go on without this thread
             raise
         finally:
-            self._hand_over(mine)
+            self._hand_over()
 
     def _newcomer(self) -> _Course:
         with self._guard:
@@ -125,10 +125,9 @@ class Rounds:
         if self._courses.pop(waited_for.descriptor, None):
             self._poll.unregister(waited_for.descriptor)
 
-    def _hand_over(self, mine: _Course) -> None:
+    def _hand_over(self) -> None:
         with self._guard:
-            left = [course for course in (*self._courses.values(), *self._come) if course is not mine]
-            self._come = deque(course for course in self._come if course is not mine)
+            left = [*self._courses.values(), *self._come]
             self._is_led = bool(left)
         if left:
             left[0].lead()

@@ -271,10 +271,8 @@ class _Drain:
         if self._at_work and time.monotonic() - self._found_none < LOOK_SECONDS:
             return False
         most = 1 if self._ways.probing else self._supply.batch(self._batch)
-        asked = self._supply.to_ask_for(words.PRIORITIES)
+        asked = self._supply.to_ask_for(words.PRIORITIES) if self._at_work else words.PRIORITIES
         found = self._take(most, asked)
-        if not found and len(asked) < len(words.PRIORITIES):
-            found = self._take(most, words.PRIORITIES)
         self._supply.claimed(len(found), self._batch)
         self._claimed.extend(found)
         if not found:
