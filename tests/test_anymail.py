@@ -187,7 +187,7 @@ def test_what_a_provider_has_no_place_for_is_said_and_nothing_is_sent(
 def only_to(message: Composed, *addresses: str) -> Composed:
     """The message, of whose recipients these are left."""
     left = tuple(pair for pair in message.envelope.recipients if pair[1] in addresses)
-    return replace(message, envelope=replace(message.envelope, recipients=left))
+    return replace(message, envelope=message.envelope._replace(recipients=left))
 
 
 def test_who_is_in_the_header_but_not_in_the_envelope_gets_nothing(stand_in: Any) -> None:
