@@ -709,12 +709,11 @@ def test_a_correction_that_comes_too_late_says_that_nothing_changed(admin: Brows
     assert page.url.endswith(f"/site/mailqueue/message/{message_id}")
 
 
-def test_an_address_of_any_alphabet_is_taken_and_needs_such_a_server(admin: Browser, queue: Queue) -> None:
+def test_an_address_of_any_alphabet_is_taken(admin: Browser, queue: Queue) -> None:
     message_id = queue.failed()
     [form] = buttons(admin, f"mailqueue/message/{message_id}", "correct")
     assert "jörg@xn--bcher-kva.test" in told(admin.submit(form, address="jörg@bücher.test"))
     assert list(queue.recipients(message_id)) == ["jörg@xn--bcher-kva.test"]
-    assert queue.db.mailqueue_message(message_id).smtputf8
 
 
 def test_only_recipients_that_were_not_reached_can_be_corrected(admin: Browser, queue: Queue) -> None:

@@ -22,7 +22,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mailqueue import compose as compose_module
-from mailqueue.compose import Address, Attachment, Composed, Envelope, compose, parse_address, with_sender
+from mailqueue.compose import (
+    Address,
+    Attachment,
+    Composed,
+    Envelope,
+    compose,
+    downgraded,
+    parse_address,
+    with_sender,
+)
 from mailqueue.errors import BadAddress, BadAttachment, BadHeader, BadMessage
 
 OURS = ["To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version"]
@@ -382,20 +391,68 @@ def test_from_address_alone_leaves_the_envelope_to_the_site() -> None:
     [
         {"to": "jürgen@example.com"},
         {"cc": "jürgen@example.com"},
-        {"bcc": "jürgen@example.com"},
         {"sender": "jürgen@example.com"},
-        {"sender": "jürgen@example.com", "from_address": "a@example.com"},
         {"from_address": "jürgen@example.com"},
         {"reply_to": "jürgen@example.com"},
         {"headers": {"Sender": "jürgen@example.com"}},
     ],
 )
-def test_an_address_beyond_ascii_anywhere_needs_smtputf8(changes: dict[str, object]) -> None:
+def test_an_address_beyond_ascii_anywhere_in_the_header_needs_smtputf8(changes: dict[str, object]) -> None:
     result = composed(**changes)
     assert result.envelope.smtputf8
-    shown = "bcc" not in changes and changes.get("from_address") != "a@example.com"
-    assert ("jürgen@example.com".encode() in result.mime) is shown
-    assert not composed().envelope.smtputf8
+    assert "jürgen@example.com".encode() in result.mime
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bcc": "jürgen@example.com"},
+        {"sender": "jürgen@example.com", "from_address": "a@example.com"},
+    ],
+)
+def test_an_address_that_the_header_does_not_show_is_nothing_to_other_recipients(
+    changes: dict[str, object],
+) -> None:
+    result = composed(**changes)
+    assert not result.envelope.smtputf8
+    assert result.mime.isascii()
+
+
+LONG = "ж" * 60  # in more than one encoded word
+
+
+@pytest.mark.parametrize(
+    ("to", "shown"),
+    [
+        (["jürgen@x.test"], ["jürgen@x.test:;"]),
+        (
+            ["Ann <ann@x.test>", "Jürgen <jürgen@x.test>", "bob@x.test"],
+            ["Ann <ann@x.test>", "Jürgenjürgen@x.test:;", "bob@x.test"],
+        ),
+        ([f"{LONG}@x.test", "bob@x.test"], [f"{LONG}@x.test:;", "bob@x.test"]),
+        (['"a, ü"@x.test', '"c, d@e" <bob@x.test>'], ['"a,ü"@x.test:;', '"c, d@e" <bob@x.test>']),
+        ([f"p{number}@x.test" for number in range(20)], [f"p{number}@x.test" for number in range(20)]),
+    ],
+    ids=["one", "among others", "long", "quoted", "none"],
+)
+@pytest.mark.parametrize("field", ["to", "cc"])
+def test_for_recipients_in_ascii_others_are_named_as_groups_without_members(
+    field: str, to: list[str], shown: list[str]
+) -> None:
+    given = {"to": "a@x.test", "subject": "Grüße", "text": "To: jürgen@x.test", field: to}
+    mime = composed(**given).mime
+    header, _, body = downgraded(mime).partition(b"\r\n\r\n")
+    assert header.isascii()
+    assert max(map(len, header.split(b"\r\n"))) <= 80
+    assert body == mime.partition(b"\r\n\r\n")[2]
+    message = read_raw(downgraded(mime))
+    assert message["Subject"] == "Grüße"
+    # Without blanks: this reader puts one between encoded words.
+    assert [
+        str(group.addresses[0]) if group.display_name is None else f"{group.display_name}:;".replace(" ", "")
+        for group in message[field].groups
+    ] == shown
 
 
 # --- header --------------------------------------------------------------------------------

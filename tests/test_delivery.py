@@ -228,7 +228,7 @@ def test_a_message_with_a_sender_keeps_it():
     ("sender", "site", "needed", "expected"),
     [
         ("me@x.test", None, False, False),
-        ("me@x.test", None, True, True),
+        ("me@x.test", None, True, False),  # now that no address in To needs it any more
         ("ich.\u00fc@x.test", None, False, True),
         (None, "\u00fc@x.test", False, True),
         (None, "x@\u00fc.test", False, False),  # the domain goes out in its ASCII form

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mailqueue import QueuedMailer, outbox
-from mailqueue.compose import is_bare_address, with_sender
+from mailqueue.compose import downgraded, is_bare_address, with_sender
 from mailqueue.errors import BadMessage
 from mailqueue.tables import TABLES
 from py4web.core import Session
@@ -239,17 +239,26 @@ def test_a_good_message_arrives_and_reads_as_it_was_meant(
     assert stored["people"] == [(kinds[address], address) for address in everybody]
     assert all(is_bare_address(address) for address in everybody)
     assert mail.process_queue()["sent"] == 1
-    received = server.messages[-1]
-    assert (received.mail_from, received.rcpt_tos) == (meant["mail_from"], tuple(everybody))
-    assert received.data.endswith(stored["mime"])
-    assert max(map(len, received.data.split(b"\r\n"))) <= 998  # RFC 5322 section 2.1.1
-    for reading in readings(received.data):
-        assert_reads_as_meant(reading, meant)
-    hidden = {address for _, address in meant["bcc"]} - {
-        address for kind in ("from", "to", "cc", "reply_to") for _, address in _listed(meant[kind])
-    }
-    header = received.data.partition(b"\r\n\r\n")[0].decode()
-    assert not any(f"<{address}>" in header or f" {address}" in header.split(",") for address in hidden)
+    # Who has an address beyond ASCII needs other servers than the rest, and gets it apart from them.
+    parts = [[address for address in everybody if address.isascii() is plain] for plain in (True, False)]
+    parts = sorted(filter(None, parts), key=lambda part: part[0] != next(iter(everybody)))
+    for part, received in zip(parts, server.messages[-len(parts) :], strict=True):
+        assert (received.mail_from, received.rcpt_tos) == (meant["mail_from"], tuple(part))
+        assert max(map(len, received.data.split(b"\r\n"))) <= 998  # RFC 5322 section 2.1.1
+        header = received.data.partition(b"\r\n\r\n")[0].decode()
+        assert not any(f"<{one}>" in header or f" {one}" in header.split(",") for one in hidden_of(meant))
+        if received.data.endswith(stored["mime"]):
+            for reading in readings(received.data):
+                assert_reads_as_meant(reading, meant)
+        else:
+            assert received.data.endswith(downgraded(stored["mime"]))
+            assert part[0].isascii()
+
+
+def hidden_of(meant: dict[str, Any]) -> set[str]:
+    """The addresses that may not show in the header."""
+    shown = {address for kind in ("from", "to", "cc", "reply_to") for _, address in _listed(meant[kind])}
+    return {address for _, address in meant["bcc"]} - shown
 
 
 def _listed(people: Any) -> list[tuple[str, str]]:

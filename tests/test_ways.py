@@ -269,6 +269,62 @@ def test_an_address_that_one_transport_cannot_write_goes_by_one_that_can(
     assert took([a, b]) == [[], ["j\u00fcrgen@x.test"]]
 
 
+EVERYBODY = {"to": ["j\u00fcrgen@x.test", "bob@x.test"], "cc": "\u00e4nn@y.test", "bcc": "eve@x.test"}
+
+
+def test_an_address_that_needs_smtputf8_leaves_the_other_recipients_alone(
+    make: Any, servers: list[ScriptedServer]
+) -> None:
+    a, _, _ = servers
+    a.extensions = ("PIPELINING",)
+    mail = make(url(a))
+    mail.send(**EVERYBODY, subject="Hello")
+    mail.process_queue()
+    assert {one["address"]: one["status"] for one in rows(mail, "recipient")} == {
+        "j\u00fcrgen@x.test": "failed",
+        "bob@x.test": "sent",
+        "\u00e4nn@y.test": "failed",
+        "eve@x.test": "sent",
+    }
+    [message] = a.messages
+    assert message.rcpt_tos == ("bob@x.test", "eve@x.test")
+    assert message.data.isascii()
+
+
+def test_who_needs_smtputf8_gets_it_from_the_transport_that_offers_it(
+    make: Any, servers: list[ScriptedServer]
+) -> None:
+    a, b, _ = servers
+    a.extensions = ("PIPELINING",)
+    mail = make(url(a), url(b))
+    mail.send(**EVERYBODY)
+    assert mail.process_queue()["sent"] == 1
+    assert took([a, b]) == [["bob@x.test", "eve@x.test"], ["j\u00fcrgen@x.test", "\u00e4nn@y.test"]]
+    assert "j\u00fcrgen@x.test".encode() in b.messages[0].data
+
+
+def test_an_address_corrected_to_ascii_needs_smtputf8_no_more(
+    make: Any, servers: list[ScriptedServer], clock: Clock
+) -> None:
+    a, _, _ = servers
+    a.extensions = ("PIPELINING",)
+    mail = make(url(a))
+    mail.send("j\u00fcrgen@x.test")
+    assert mail.process_queue()["failed"] == 1
+    [recipient] = rows(mail, "recipient")
+    assert outbox.correct(mail.db, 1, recipient["id"], "juergen@x.test", clock())
+    assert mail.process_queue()["sent"] == 1
+    assert took([a]) == [["juergen@x.test"]]
+
+
+def test_a_mail_sent_at_once_parts_its_recipients_too(make: Any, servers: list[ScriptedServer]) -> None:
+    a, _, _ = servers
+    a.extensions = ("PIPELINING",)
+    mail = make(url(a))
+    assert not mail.send_direct_email(**EVERYBODY)
+    assert took([a]) == [["bob@x.test", "eve@x.test"]]
+
+
 def test_a_message_too_big_for_those_that_work_waits_for_the_one_that_is_paused(
     make: Any, servers: list[ScriptedServer], clock: Clock
 ) -> None:

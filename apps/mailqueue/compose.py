@@ -35,6 +35,8 @@ from .errors import BadAddress, BadAttachment, BadHeader, BadMessage
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
 _MAILBOX: Final = re.compile(rf'(?P<name>(?:{_QUOTED}|[^"<>,;@])*)<(?P<spec>(?:{_QUOTED}|[^"<>])*)>')
+_FIELD_WORD: Final = re.compile(rf" +(?:{_QUOTED}|[^ ])+")
+_RECIPIENT_FIELD: Final = re.compile(rb"^(?:To|Cc):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*", re.MULTILINE)
 # Names that email-validator refuses because no address there can be reached from everywhere.
 _SPECIAL_USE: Final = frozenset({"arpa", "invalid", "local", "localhost", "onion", "test"})
 _LONGEST_SPEC: Final = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
@@ -104,7 +106,7 @@ class Envelope(NamedTuple):
     Attributes:
         sender: the address for MAIL FROM; None means the site's own, known when it is sent.
         recipients: (kind, address) with kind "to", "cc" or "bcc", each address once.
-        smtputf8: whether it needs a server that offers SMTPUTF8 (RFC 6531).
+        smtputf8: whether its header holds addresses that are not all ASCII (RFC 6531).
     """
 
     sender: str | None
@@ -293,6 +295,37 @@ def with_sender(mime: bytes, sender: str) -> bytes:
     return mime if mime.startswith(b"From:") else _from_field(sender) + mime
 
 
+def downgraded(mime: bytes) -> bytes:
+    """A message for recipients whose addresses are ASCII: no server on their way needs SMTPUTF8 for it.
+
+    Other addresses in To and Cc become groups without members, named by the address (RFC 6857).
+
+    Args:
+        mime: a message of `compose`.
+    """
+    header, blank, body = mime.partition(b"\r\n\r\n")
+    return _RECIPIENT_FIELD.sub(_downgraded_field, header) + blank + body
+
+
+def _downgraded_field(field: re.Match[bytes]) -> bytes:
+    name, _, value = field[0].decode("utf-8", "replace").replace("\r\n", "").partition(":")
+    words: list[str] = []
+    for word in _FIELD_WORD.findall(value):
+        words += [word] if word.isascii() else _group_words(word)
+    return _field(name, words)[:-2].encode()
+
+
+def _group_words(mailbox: str) -> list[str]:
+    spec = mailbox.strip(" ,<>")
+    *words, last = _encoded_words(f" {spec}")
+    return [*words, f"{last} :;," if mailbox.endswith(",") else f"{last} :;"]
+
+
+def is_header_ascii(mime: bytes) -> bool:
+    """Whether a message has no character in its header that only SMTPUTF8 allows there."""
+    return mime.partition(b"\r\n\r\n")[0].isascii()
+
+
 @lru_cache(maxsize=16)  # a site has one sender, and thousands of messages
 def _from_field(sender: str) -> bytes:
     return _field("From", _mailbox_words([parse_address(sender)])).encode()
@@ -404,14 +437,11 @@ def _envelope(
             kinds.setdefault(address.spec, kind)
     if not kinds:
         raise BadMessage("No recipient: give at least one address in to=, cc= or bcc=.")
-    everybody = [*([sender] if sender else []), *people["bcc"]]
-    for value in fields.values():
-        if isinstance(value, list):
-            everybody += value
+    shown = [address for value in fields.values() if isinstance(value, list) for address in value]
     return Envelope(
         sender=sender.spec if sender else None,
         recipients=tuple([(kind, spec) for spec, kind in kinds.items()]),
-        smtputf8=any(address.smtputf8 for address in everybody),
+        smtputf8=any(address.smtputf8 for address in shown),
     )
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from . import words
 from .classify import Failure, SiteFault, classify_exception
-from .compose import Envelope, is_bare_address, parse_address
+from .compose import Envelope, downgraded, is_bare_address, is_header_ascii, parse_address
 from .errors import BadAddress, MailQueueError
 from .rounds import Rounds
 from .signing.seal import Seal
@@ -114,10 +114,13 @@ def _letter(
 ) -> Letter:
     at(words.MAIL)
     sender = _checked(envelope.sender) if envelope.sender else _spec_of(site_sender)
+    smtputf8 = not (sender.isascii() and all(map(str.isascii, addresses)))
     at(words.BUILD)
+    if envelope.smtputf8 and not smtputf8:
+        mime = downgraded(mime)
+        smtputf8 = not is_header_ascii(mime)
     whole = seal.finished(mime, site_sender, addresses)
     at(words.MAIL)
-    smtputf8 = envelope.smtputf8 or not (sender.isascii() and all(map(str.isascii, addresses)))
     return Letter(sender, tuple(addresses), whole, smtputf8)
 
 

@@ -30,12 +30,12 @@ def send_directly(site: Site, composed: Composed) -> tuple[str, list[Answer]]:
     plan, make = site.ways_out()
     turn, envelope = site.rng.randrange(HEAVIEST), composed.envelope
     sender = domain_of(envelope.sender) if envelope.sender else domain_of_sender(site.sender())
-    groups: dict[tuple[Spec, ...], list[tuple[str, str]]] = {}
+    groups: dict[tuple[tuple[Spec, ...], bool], list[tuple[str, str]]] = {}
     for kind, address in envelope.recipients:
         order = plan.order(Parcel(turn, None, sender, domain_of(address)))
-        groups.setdefault(order, []).append((kind, address))
+        groups.setdefault((order, address.isascii()), []).append((kind, address))
     name, answers = "", []
-    for order, recipients in groups.items():
+    for (order, _), recipients in groups.items():
         part = envelope._replace(recipients=tuple(recipients))
         name, given = _by_the_first(site, make, order, part, composed.mime)
         answers += given

@@ -197,12 +197,18 @@ class Ways:
         return self._parcel(claimed, claimed.recipients[0] if claimed.recipients else None)
 
     def narrowed(self, claimed: Claimed) -> Claimed:
-        """The message to those recipients only that have the same route as the first of them."""
-        if not self._plan.routes or len(claimed.recipients) < 2:
+        """The message to those recipients only whom the same servers can take as the first of them."""
+        if len(claimed.recipients) < 2:
             return claimed
-        routes = [self._plan.route_of(self._parcel(claimed, one)) for one in claimed.recipients]
-        same = (one for one, way in zip(claimed.recipients, routes, strict=True) if way == routes[0])
+        needs = [self._needs(claimed, one) for one in claimed.recipients]
+        same = (one for one, need in zip(claimed.recipients, needs, strict=True) if need == needs[0])
         return claimed._replace(recipients=tuple(same))
+
+    def _needs(self, claimed: Claimed, recipient: Pending) -> tuple[object, bool]:
+        """The route, and whether any server will do or only one that offers SMTPUTF8."""
+        routes = self._plan.routes
+        route = self._plan.route_of(self._parcel(claimed, recipient)) if routes else None
+        return route, recipient.address.isascii()
 
     def _parcel(self, claimed: Claimed, recipient: Pending | None) -> Parcel:
         return Parcel(

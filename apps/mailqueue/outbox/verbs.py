@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import sql, words
-from ..tables import MESSAGE, RECIPIENT
+from ..tables import RECIPIENT
 from . import rows
 from .finishing import SOURCES
 from .records import Retention
@@ -89,8 +89,6 @@ def correct(db: Any, message_id: int, recipient_id: int, address: str, now: floa
         f"UPDATE {RECIPIENT} SET address = %s, status = %s, due = %s, changed_on = %s, {blank} WHERE id = %s"
     )
     sql.change(db, change, address, words.QUEUED, now, now, recipient_id)
-    if not address.isascii():
-        sql.change(db, f"UPDATE {MESSAGE} SET smtputf8 = 'T' WHERE id = %s", message_id)
     held[0]["crashes"] = None
     settle(db, held, now, Retention())
     return str(found[0][0] or "")
