@@ -173,7 +173,9 @@ def test_no_sender_is_a_configuration_fault(sender):
     ],
 )  # fmt: skip
 def test_a_sender_that_is_no_address_is_a_configuration_fault(sender):
-    assert fault_of(sender=sender).rule == "bad-sender"
+    fault = fault_of(sender=sender)
+    assert fault.rule == "bad-sender"
+    assert "list" not in fault.text, "there is one sender"
 
 
 # --- the rest --------------------------------------------------------------------------------

@@ -364,17 +364,27 @@ def _shown(text: str) -> str:
 
 
 def _bad_address(text: str, reason: str) -> BadAddress:
-    return BadAddress(f"{_shown(text)} is not one e-mail address: {reason} Pass a list for several.")
+    return BadAddress(f"{_shown(text)} is not one e-mail address: {reason}")
 
 
 def _addresses(value: Any) -> list[Address]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        return [parse_address(value)]
+        return [_only_address(value)]
     try:
         items = list(value)
     except Exception as problem:
         raise BadAddress(f"The addresses: {_unreadable(value, problem)}") from problem
     return [parse_address(item) for item in items]
+
+
+def _only_address(value: object) -> Address:
+    """One address where several may be given: a refusal of several in one text says how."""
+    try:
+        return parse_address(value)
+    except BadAddress as error:
+        if isinstance(value, str) and value.count("@") > 1:
+            raise BadAddress(f"{error} Pass a list for several.") from None
+        raise
 
 
 def _validated_spec(spec: str, given: str) -> str:
