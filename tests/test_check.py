@@ -13,7 +13,7 @@ from mailqueue.findings import NOTE, OK, PROBLEM, Finding, as_json, as_text, exi
 from mailqueue.transports import smtp_offers
 from support.certificates import Certificates
 from support.dns_server import GOOD, NameServer
-from support.mail import make_mail
+from support.mail import make_mail, open_causes
 from support.signing_keys import Published, dkim_ed25519, dkim_rsa
 from support.smtp_server import Reply, ScriptedServer, free_port
 
@@ -134,6 +134,19 @@ def test_where_no_name_server_answers_the_rest_is_told_and_that_is_noted(
     found = check.examine(mail, check.Wanted(f"127.0.0.1:{free_port()}"))
     assert "SPF, DKIM, DMARC and reverse names could not be looked up" in said(found, NOTE)
     assert exit_code(found) == 0
+
+
+@pytest.mark.parametrize("server", ["localhost:abc", None])
+def test_what_is_in_the_problem_log_and_found_again_is_said_once(tmp_path: Path, server: str | None) -> None:
+    mail = make_mail(tmp_path, server=server or f"127.0.0.1:{free_port()}")
+    mail.settings.dkim = [dkim_key(domain="site.test", selector="s1", key=str(tmp_path / "none.pem"))]
+    mail.send("ann@example.test", "s", "b")
+    mail.db.commit()
+    mail.process_queue()
+    assert open_causes(mail)
+    found = [one for one in examined(mail) if one.level == PROBLEM]
+    assert [one.said for one in found if "problem log" in one.said] == []
+    assert len(found) == 2, "the way out, and the key"
 
 
 def test_addresses_of_this_network_have_no_reverse_name_to_look_for() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from . import database, queries, sender_domain, trial
+from . import database, problems, queries, sender_domain, trial
 from .classify import DeliveryError, SiteFault
 from .findings import NOTE, OK, PROBLEM, Finding, as_json, as_text, exit_code
 from .limits import domain_of
@@ -73,12 +73,12 @@ def examine(mail: MailQueue, wanted: Wanted = Wanted()) -> list[Finding]:
     """What is well and what is not with the mail of one mailer. Connects to its servers; sends nothing."""
     with database.own_transaction(mail.db):
         tried = trial.try_transports(mail, WHO)
+        keys = trial.try_keys(mail)
         found = [finding for one in tried for finding in _way_out(one)]
-        found += [*_limits(mail, tried), *_keys(mail)]
+        found += [*_limits(mail, tried), *_keys(keys)]
         if mail.silence() is None:  # else that is in the problem log now
             found.append(Finding(OK, "No mail waits for a worker."))
-        for problem in queries.problems(mail.db, open_only=True):
-            found.append(Finding(PROBLEM, f"In the problem log: {problem['summary']}", problem["remedy"]))
+        found += _logged(mail, {*map(_cause, tried), *map(_cause, keys)})
     return [*found, *_dns(mail, tried, wanted)]
 
 
@@ -107,8 +107,8 @@ def _limits(mail: MailQueue, tried: Iterable[trial.Trial]) -> Iterator[Finding]:
             )
 
 
-def _keys(mail: MailQueue) -> Iterator[Finding]:
-    for tried in trial.try_keys(mail):
+def _keys(keys: Iterable[trial.KeyTrial]) -> Iterator[Finding]:
+    for tried in keys:
         subject = tried.step.label
         if tried.failure:
             text = f"{subject}: {tried.summary} ({tried.failure.text})"
@@ -117,6 +117,19 @@ def _keys(mail: MailQueue) -> Iterator[Finding]:
             yield Finding(OK, f"{subject} can be used.")
         else:
             yield Finding(PROBLEM, f"{subject}: no answer within {trial.PATIENCE:.0f} seconds.", _SLOW_KEYS)
+
+
+def _cause(tried: trial.Trial | trial.KeyTrial) -> str:
+    """The name under which the problem log has what was found; "" where nothing is wrong."""
+    name = tried.transport if isinstance(tried, trial.Trial) else ""
+    return problems.cause_of(tried.failure, name) if tried.failure else ""
+
+
+def _logged(mail: MailQueue, said: Collection[str]) -> Iterator[Finding]:
+    """The open entries of the problem log, but for causes that are said already."""
+    for problem in queries.problems(mail.db, open_only=True):
+        if problem["cause"] not in said:
+            yield Finding(PROBLEM, f"In the problem log: {problem['summary']}", problem["remedy"])
 
 
 def _signed_with(mail: MailQueue, domain: str, wanted: Wanted) -> list[Dkim]:
