@@ -1102,6 +1102,18 @@ def test_the_overview_says_how_things_stand_and_comes_anew_by_itself(admin: Brow
         assert "<script>alert('detail')" not in text
 
 
+def test_the_overview_and_the_log_show_the_reason_of_a_mail_that_was_not_sent(
+    admin: Browser, queue: Queue
+) -> None:
+    failure = Failure(words.MESSAGE, words.BUILD, "message-not-built", "'bad' is not one <e-mail> address")
+    problems.report(queue.db, failure, "", time.time())
+    queue.db.commit()
+    for page in ("overview", "problems"):
+        text = admin.get(f"mailqueue/{page}").text
+        assert "A message was refused, or could not be made." in text
+        assert html.escape(failure.text) in text, page
+
+
 def test_a_site_that_no_worker_was_seen_at_is_not_said_to_send(admin: Browser, queue: Queue) -> None:
     queue.put()
     page = html.unescape(admin.get("mailqueue/overview").text)

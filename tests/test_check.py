@@ -149,6 +149,13 @@ def test_what_is_in_the_problem_log_and_found_again_is_said_once(tmp_path: Path,
     assert len(found) == 2, "the way out, and the key"
 
 
+def test_the_reason_of_a_logged_problem_is_told(tmp_path: Path, smtp: ScriptedServer) -> None:
+    mail = make_mail(tmp_path, server=f"127.0.0.1:{smtp.port}")
+    assert not mail.send_direct_email("bad", subject="d", body="x")
+    found = said(examined(mail), PROBLEM)
+    assert "In the problem log: A message was refused, or could not be made. ('bad' is not one" in found
+
+
 def test_addresses_of_this_network_have_no_reverse_name_to_look_for() -> None:
     assert check._public_addresses("127.0.0.1") == check._public_addresses("10.1.2.3") == []
     assert check._public_addresses("/run/lmtp") == check._public_addresses("nosuch.invalid") == []

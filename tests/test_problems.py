@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,3 +132,11 @@ def test_every_configuration_fault_has_words_and_a_remedy_of_its_own(rule: str) 
 def test_a_refused_recipient_is_not_said_to_go_out_by_itself() -> None:
     failure = Failure(words.RECIPIENT, words.RCPT, "unknown-address", "no such user")
     assert "goes out by itself" not in remedies.advice(failure).remedy
+
+
+@pytest.mark.parametrize("rule", sorted({*classify.RULES, *remedies._ADVICE}))
+def test_no_remedy_says_where_the_reason_stands(rule: str) -> None:
+    """It is beneath the remedy on a page, and before it in a log and on a terminal."""
+    kind = classify.RULES[rule].kind if rule in classify.RULES else words.MESSAGE
+    told = remedies.advice(Failure(kind, words.RCPT, rule, "said"))
+    assert not {"below", "above"} & set(re.findall(r"\w+", f"{told.summary} {told.remedy}"))

@@ -129,7 +129,9 @@ def _logged(mail: MailQueue, said: Collection[str]) -> Iterator[Finding]:
     """The open entries of the problem log, but for causes that are said already."""
     for problem in queries.problems(mail.db, open_only=True):
         if problem["cause"] not in said:
-            yield Finding(PROBLEM, f"In the problem log: {problem['summary']}", problem["remedy"])
+            detail = f" ({problem['detail']})" if problem["detail"] else ""
+            text = f"In the problem log: {problem['summary']}{detail}"
+            yield Finding(PROBLEM, text, problem["remedy"])
 
 
 def _signed_with(mail: MailQueue, domain: str, wanted: Wanted) -> list[Dkim]:

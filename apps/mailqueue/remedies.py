@@ -57,11 +57,11 @@ _ADVICE = {
     ),
     "bad-transport": Advice(
         "One of the configured transports cannot be used.",
-        "Correct it in transports= or routes= of the mailer; what is wrong with it is said below.",
+        "Correct what is wrong with it, in transports= or routes= of the mailer.",
     ),
     "missing-extra": Advice(
         "One of the configured transports needs a package that is not installed.",
-        "Install it with the command below, in the site's own Python environment, and restart the site.",
+        "Install it with the command shown, in the site's own Python environment, and restart the site.",
     ),
     "bad-ca-file": Advice(
         "The file of trusted certificates for the mail server cannot be read.",
@@ -74,11 +74,11 @@ _ADVICE = {
     ),
     "dkim-key": Advice(
         "A key for DKIM cannot be used, so mail that is to be signed with it is not sent.",
-        "Correct the key in dkim= of the mailer, or its file; what is wrong with it is said below.",
+        "Correct what is wrong with the key, in dkim= of the mailer or its file.",
     ),
     "dkim-extra": Advice(
         "DKIM is configured, and a package that it needs is not installed.",
-        "Install it with the command below, in the site's own Python environment, and restart the site.",
+        "Install it with the command shown, in the site's own Python environment, and restart the site.",
     ),
     "cipher-settings": Advice(
         "Mail is to be signed or encrypted, but the settings do not say how.",
@@ -86,22 +86,21 @@ _ADVICE = {
     ),
     "cipher-extra": Advice(
         "Mail is to be signed or encrypted, and a package that this needs is not installed.",
-        "Install it with the command below, in the site's own Python environment, and restart the site.",
+        "Install it with the command shown, in the site's own Python environment, and restart the site.",
     ),
     "smime-key": Advice(
         "Mail cannot be signed or encrypted by S/MIME, so it is not sent.",
-        "Correct mail.settings.x509_sign_keyfile and what belongs to it, or the files; what is wrong is said"
-        " below.",
+        "Correct mail.settings.x509_sign_keyfile and what belongs to it, or the files.",
     ),
     "pgp-key": Advice(
         "Mail cannot be signed or encrypted by OpenPGP, so it is not sent.",
         "See that gpg is installed, and that the keyring in mail.settings.gpg_home holds the key that is"
-        " missing, valid and not expired; what gpg said is below.",
+        " missing, valid and not expired.",
     ),
     "journal-not-writable": Advice(
         "The disk of the workers' journals is full, or the journals cannot be written there.",
-        "Make room on that disk, or let the user that runs the site write to the folder named below; another"
-        " folder can be given to the mailer as journals=.",
+        "Make room on that disk, or let the user that runs the site write to the folder of the journals;"
+        " another folder can be given to the mailer as journals=.",
     ),
     "name-lookup-failed": Advice(
         "The name of the mail server cannot be looked up at the moment.",
@@ -151,7 +150,7 @@ _ADVICE = {
     ),
     "banner-refused": Advice(
         "The mail server turns this machine away before anything is said.",
-        "Ask whoever runs the mail server why it refuses this machine; its own words are below.",
+        "Ask whoever runs the mail server why it refuses this machine; its own words may tell.",
     ),
     "ehlo-rejected": Advice(
         "The mail server does not accept the name with which this machine introduces itself.",
@@ -209,7 +208,7 @@ _ADVICE = {
     ),
     "sending-paused": Advice(
         "The provider has stopped all sending of this account.",
-        "Log in there to see why, and have it allowed again; its own words are below.",
+        "Log in there to see why, and have it allowed again.",
     ),
     "sender-not-ascii": Advice(
         "The sender address holds a character that this mail server cannot take.",
@@ -218,13 +217,13 @@ _ADVICE = {
     "sender-not-authenticated": Advice(
         "Mail of this site is refused because its sender's domain does not vouch for it (SPF, DKIM, or the"
         " name of the sending machine).",
-        "Correct the DNS records of the sender's domain; the server's own words below say which.",
+        "Correct the DNS records of the sender's domain; the server's own words say which.",
     ),
     "no-worker": NO_WORKER,
     "auth-mail-not-queued": Advice(
         "A mail of the login system could not be put into the queue and was given up.",
-        "The person concerned did not get it. The reason is below; correct the account's address or the"
-        " text of the mail.",
+        "The person concerned did not get it. Correct the account's address or the text of the mail, as the"
+        " reason says.",
     ),
     "no-base-url": Advice(
         "A mail with a link was not sent, because the address of this site is not configured.",
@@ -244,8 +243,8 @@ _ADVICE = {
     ),
     "template-broken": Advice(
         "A mail template of this site cannot be used; the shipped one is used in its place.",
-        "Correct the template, its layout or its translation as said below, in templates/mail or translations"
-        " of the app.",
+        "Correct what is wrong with the template, its layout or its translation, in templates/mail or"
+        " translations of the app.",
     ),
     "greylisted": Advice(
         "The mail server puts off senders that it does not know yet (greylisting).",
@@ -253,17 +252,21 @@ _ADVICE = {
     ),
     "unknown-exception": Advice(
         "Sending met an error that mailqueue does not know.",
-        "The message is tried again. If it stays, report the error below to the authors.",
+        "The message is tried again. If it stays, report the error to the authors.",
     ),
 }
 
 _OF_A_KIND = {
-    words.MESSAGE: Advice("A message was refused, or could not be made.", "The reason is below."),
+    words.MESSAGE: Advice(
+        "A message was refused, or could not be made.", "Correct what the reason names, and send it again."
+    ),
     words.RECIPIENT: Advice(
-        "A recipient was refused.", "Correct the address; the server's own words are below."
+        "A recipient was refused.", "Correct the address; the server's own words say why."
     ),
 }
-_OTHERWISE = Advice("The mail server does not take mail at the moment.", "Its own words are below.")
+_OTHERWISE = Advice(
+    "The mail server does not take mail at the moment.", "Its own words say why, as far as it tells."
+)
 
 
 # What to do where the site has transports instead of a server, a login, tls and ssl.
