@@ -59,8 +59,10 @@ def texts() -> Iterator[str]:
                 yield from [one for one in said if isinstance(one, str)]
     for table in TABLES:
         yield from table.values()
-    for advice in (*remedies._ADVICE.values(), *remedies._OF_A_KIND.values(), remedies._OTHERWISE):
-        yield from advice
+    for table in (remedies._ADVICE, remedies._OF_A_STAGE, remedies._OF_A_KIND):
+        for advice in table.values():
+            yield from advice
+    yield from remedies._OTHERWISE
     yield from remedies.OF_TRANSPORTS
     yield remedies.NO_MAIL_LOST
     yield from (bulk.TITLE, message.TITLE, message_pages.CONTENT_TITLE, overview.TEST_TITLE)

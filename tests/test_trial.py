@@ -62,6 +62,24 @@ def test_a_wrong_password_fails_at_the_login_and_is_told_without_it(tmp_path: Pa
     assert "pass-word" not in f"{found}"
 
 
+@pytest.mark.parametrize("by_url", [False, True])
+def test_a_server_that_hangs_at_the_login_is_known_to_have_worked_until_then(
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, by_url: bool
+) -> None:
+    monkeypatch.setattr(trial, "PATIENCE", 2.0)
+    login, ca_file = ":".join(LOGIN), str(certificates.ca_file)
+    with ScriptedServer(tls="starttls", certificate=certificates.server, auth=dict([LOGIN])) as server:
+        server.script["auth"] = Hang()
+        url = f"smtp://{login}@127.0.0.1:{server.port}?ca_file={ca_file}"
+        one_server = {"server": f"127.0.0.1:{server.port}", "tls": True, "login": login, "ca_file": ca_file}
+        mail = make_mail(tmp_path, **({"transports": [url]} if by_url else one_server))
+        found = trial.try_transports(mail, "ann@x.test")[0]
+        server.release()
+    assert (steps(found)["Encryption"], steps(found)["Login"]) == ("works", "fails")
+    assert found.summary == "The mail server stopped answering at the login."
+    assert "587" not in found.remedy, "host, port and TLS are right"
+
+
 def test_a_certificate_that_does_not_hold_fails_before_the_login(
     tmp_path: Path, certificates: Certificates
 ) -> None:

@@ -256,6 +256,14 @@ _ADVICE = {
     ),
 }
 
+# Where the stage shows that what the rule's own words tell to check has worked.
+_OF_A_STAGE = {
+    ("timed-out", words.AUTH): Advice(
+        "The mail server stopped answering at the login.",
+        "It was reached, and greeted this machine. Ask whoever runs that server why it does not answer the"
+        " login.",
+    ),
+}
 _OF_A_KIND = {
     words.MESSAGE: Advice(
         "A message was refused, or could not be made.", "Correct what the reason names, and send it again."
@@ -318,9 +326,10 @@ def advice(failure: Failure, transport: str = "", place: str = "") -> Advice:
         transport: the name of the one that it met.
         place: which setting of the mailer describes that, such as "transports="; "" is the server.
     """
-    found = _ADVICE.get(failure.rule) or _OF_A_KIND.get(failure.kind, _OTHERWISE)
+    at_stage = _OF_A_STAGE.get((failure.rule, failure.stage))
+    found = at_stage or _ADVICE.get(failure.rule) or _OF_A_KIND.get(failure.kind, _OTHERWISE)
     remedy = found.remedy
-    if place and failure.rule in _OF_A_TRANSPORT:
+    if place and not at_stage and failure.rule in _OF_A_TRANSPORT:
         remedy = _OF_A_TRANSPORT[failure.rule].format(transport=transport, place=place)
     waits = failure.kind == words.CONFIGURATION or failure.stage in words.TRANSPORT_STAGES
     return Advice(found.summary, f"{remedy} {NO_MAIL_LOST}" if waits else remedy)
