@@ -94,6 +94,7 @@ REPLIES = (
     "554",
     "554 5.6.0",
     "554 5.7.1",
+    "554 5.7.1 Client host [192.0.2.1] blocked",
     "555",
     "556 5.1.10",
 )
@@ -212,6 +213,7 @@ ROWS = (
     Row(_MAIL, "M", "content-refused", FAILED, "554 5.6.0"),
     # the parameter SIZE, or PIPELINING, offered and then refused: MAIL is said again without it
     Row(_MAIL, "", "", GOES_OUT, "503 | 504 | 555"),
+    Row(_MAIL, "C", "host-blocked", REPORTED, "554 5.7.1 Client host [192.0.2.1] blocked"),
     Row(_MAIL, "C", "sender-rejected", REPORTED, "any other 5xx"),
     # --- RCPT
     Row(_ONE, "T", "too-many-recipients", SPLIT, "452 4.5.3 | 452 Too many recipients"),
@@ -220,6 +222,7 @@ ROWS = (
     Row(_RCPT, "T", "storage-full", AGAIN, "552"),
     Row(_RCPT, "T", "bad-sequence", AGAIN, "500 5.5.2 | 502 | 503"),
     Row(_RCPT, "C", "relay-denied", HELD, "550 5.7.1 Relaying denied"),
+    Row(f"{_RCPT} | DATA", "C", "host-blocked", HELD, "554 5.7.1 Client host [192.0.2.1] blocked"),
     Row(_ONE, "C", "sender-rejected", HELD, "501 5.1.7 | 553 5.1.8"),
     Row("every RCPT", "C", "sender-rejected", REPORTED, "501 5.1.7 | 553 5.1.8"),
     Row(_RCPT, "R", "unknown-address", DEAD, "450 5.1.1 | 550 5.1.1 | 550 5.2.1 | 556 5.1.10"),
@@ -232,6 +235,7 @@ ROWS = (
     Row(_TEXT, "M", "too-big", FAILED, "552"),
     Row(_TEXT, "M", "content-refused", FAILED, "550 5.7.1 | 550 5.7.1 Relaying denied | 554 5.7.1"),
     Row(_TEXT, "M", "content-refused", FAILED, "multi-line 550 5.7.1 | 554 5.6.0"),
+    Row("dot", "M", "content-refused", FAILED, "554 5.7.1 Client host [192.0.2.1] blocked"),
     Row(_TEXT, "M", "message-refused", FAILED, "any other 5xx"),
     # --- the dot: without a clear answer nobody knows
     Row("dot", "T", "deferred-after-dot", AGAIN, "any other 4xx"),

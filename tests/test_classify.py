@@ -114,6 +114,52 @@ REPLIES = [
     (RCPT, 553, "that domain isn't in my list of allowed rcpthosts (#5.7.1)", CONFIGURATION, "relay-denied"),
     (RCPT, 554, "5.7.1 <unknown[192.0.2.1]>: Client host rejected: no", CONFIGURATION, "relay-denied"),
     (RCPT, 454, "4.7.1 <a@example.net>: Relay access denied", TRANSIENT, "relay-denied-for-now"),
+    # RCPT and MAIL: the machine that sends
+    (RCPT, 554, "5.7.1 Service unavailable; Client host [203.0.113.7] blocked using zen.spamhaus.org; "
+     "https://www.spamhaus.org/query/ip/203.0.113.7", CONFIGURATION, "host-blocked"),
+    (MAIL, 554, "5.7.1 Service unavailable; Client host [203.0.113.7] blocked using zen.spamhaus.org",
+     CONFIGURATION, "host-blocked"),
+    (DATA, 554, "5.7.1 Service unavailable; Client host [2001:db8::7] blocked using zen.spamhaus.org",
+     CONFIGURATION, "host-blocked"),
+    (RCPT, 550, "5.7.1 Client host [203.0.113.7] blocked using b.barracudacentral.org", CONFIGURATION,
+     "host-blocked"),
+    (RCPT, 554, "Service unavailable; Client host [203.0.113.7] blocked by bl.spamcop.net", CONFIGURATION,
+     "host-blocked"),
+    (RCPT, 550, "5.7.606 Access denied, banned sending IP [203.0.113.7]. To request removal from this list "
+     "please visit https://sender.office.com/", CONFIGURATION, "host-blocked"),
+    (RCPT, 550, "5.7.649 Access denied", CONFIGURATION, "host-blocked"),
+    (RCPT, 550, "5.7.511 Access denied, banned sender[203.0.113.7]. To request removal from this list please "
+     "forward this message to delist@messaging.microsoft.com.", CONFIGURATION, "host-blocked"),
+    (MAIL, 550, "5.7.1 Unfortunately, messages from [203.0.113.7] weren't sent. Please contact your Internet "
+     "service provider since part of their network is on our block list (S3140).", CONFIGURATION,
+     "host-blocked"),
+    (RCPT, 550, "rejected because 203.0.113.7 is in a black list at zen.spamhaus.org", CONFIGURATION,
+     "host-blocked"),  # Exim
+    (RCPT, 550, '"JunkMail rejected - mail.example.org [203.0.113.7]:40312 is in an RBL: '
+     'https://www.spamhaus.org/query/ip/203.0.113.7"', CONFIGURATION, "host-blocked"),  # cPanel
+    (RCPT, 550, "5.7.1 Mail from 203.0.113.7 refused by blackhole site zen.spamhaus.org", CONFIGURATION,
+     "host-blocked"),  # Sendmail
+    (MAIL, 550, "5.7.1 Rejected: 203.0.113.7 listed at zen.spamhaus.org", CONFIGURATION, "host-blocked"),
+    (RCPT, 550, "5.7.1 [2001:db8:0:1::7] is listed by bl.example.net", CONFIGURATION, "host-blocked"),
+    (RCPT, 553, "your host is listed at bl.example.net", CONFIGURATION, "host-blocked"),
+    (RCPT, 550, "Your IP 203.0.113.7 has been blacklisted", CONFIGURATION, "host-blocked"),
+    (MAIL, 554, "5.7.0 Blocked - see https://ipcheck.proofpoint.com/?ip=203.0.113.7", CONFIGURATION,
+     "host-blocked"),
+    (RCPT, 550, "5.7.1 [203.0.113.7] The IP you're using to send mail is not authorized to\n5.7.1 send email "
+     "directly to our servers.", CONFIGURATION, "host-blocked"),
+    (RCPT, 450, "4.7.1 Service unavailable; Client host [203.0.113.7] blocked using zen.spamhaus.org",
+     TRANSIENT, "server-deferred"),
+    (BANNER, 554, "5.7.1 Service unavailable; Client host [203.0.113.7] blocked using zen.spamhaus.org",
+     TRANSIENT, "banner-refused"),
+    (DOT, 554, "5.7.1 Client host [203.0.113.7] blocked using zen.spamhaus.org", MESSAGE, "content-refused"),
+    # another thing than the machine is on a list, or another server says so
+    (RCPT, 554, "5.7.1 Listed domain in a link", RECIPIENT, "recipient-policy"),
+    (RCPT, 554, "5.7.1 Service unavailable; Sender address [me@x.example] blocked using dbl.spamhaus.org",
+     RECIPIENT, "recipient-policy"),
+    (DATA, 554, "5.7.1 a link to 192.0.2.1.example is on a block list", MESSAGE, "content-refused"),
+    (RCPT, 550, "5.7.1 <a@x.example>: Recipient address rejected: undeliverable address: host "
+     "mx.x.example[192.0.2.9] said: 554 5.7.1 Client host [203.0.113.7] blocked using zen.spamhaus.org",
+     RECIPIENT, "recipient-policy"),
     (RCPT, 530, "log in first", CONFIGURATION, "auth-required"),
     (RCPT, 550, "5.7.1 Authentication required", CONFIGURATION, "auth-required"),
     (RCPT, 535, "5.7.8 credentials invalid", CONFIGURATION, "auth-required"),
@@ -213,13 +259,11 @@ REFUSED_RECIPIENTS = [
     (550, "Recipient address rejected", DEAD, "unknown-address"),
     (554, "This user doesn't exist", DEAD, "unknown-address"),
     (550, "5.7.1 not wanted", ALIVE, "recipient-policy"),
-    (550, "5.7.606 access denied, banned sending IP", ALIVE, "recipient-policy"),
     (550, "5.7.1 user unknown", ALIVE, "recipient-policy"),
     (553, "5.7.1 not wanted", ALIVE, "recipient-policy"),
     (550, "blocked using zen.spamhaus.org", ALIVE, "recipient-policy"),
     (550, "user unknown, or you are on our blacklist", ALIVE, "recipient-policy"),
     (550, "recipient rejected due to local policy", ALIVE, "recipient-policy"),
-    (553, "your host is listed at bl.example.net", ALIVE, "recipient-policy"),
     (550, "the sender's domain does not exist", ALIVE, "recipient-policy"),
     (550, "no", ALIVE, "recipient-refused"),
     (550, "192.0.2.1 5.1.1 is no enhanced code here", ALIVE, "recipient-refused"),
@@ -442,6 +486,7 @@ def test_an_unknown_exception_is_named_in_the_text():
         '<"relay access denied"@evil.example>',
         '<"a>relay access denied"@evil.example>',
         '"relay access denied"@evil.example',
+        '"client host [1.2.3.4] blocked using x"@evil.example',
         "<authentication-required@evil.example>",
         "<#5.7.26@evil.example>",
         "x#5.7.26@evil.example",

@@ -350,15 +350,23 @@ def test_a_message_with_a_sender_of_its_own_that_is_refused_holds_up_nobody_else
     assert open_causes(mail) == []
 
 
-def test_relaying_refused_for_one_recipient_holds_that_one_only(
-    mail: QueuedMailer, smtp: ScriptedServer, clock: Clock
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("5.7.1 Relay access denied", "relay-denied"),
+        ("5.7.1 Service unavailable; Client host [203.0.113.7] blocked using bl.test", "host-blocked"),
+    ],
+)
+def test_the_sites_fault_at_one_recipient_holds_that_one_only(
+    mail: QueuedMailer, smtp: ScriptedServer, said: str, cause: str
 ) -> None:
-    smtp.script["rcpt"] = {"far@away.test": Reply(554, "5.7.1 Relay access denied")}
+    smtp.script["rcpt"] = {"far@away.test": Reply(554, said)}
     mail.send("far@away.test")
     mail.send("near@x.test")
     assert mail.process_queue()["sent"] == 1
     assert statuses(mail) == ["queued", "sent"]
-    assert open_causes(mail) == ["relay-denied"]
+    assert open_causes(mail) == [cause]
+    assert rows(mail, "recipient")[0]["attempts"] == 0
     mail.settings.login = None
     mail.settings.hostname = "relay.site.test"  # the administrator changes something: at once
     smtp.script.clear()

@@ -117,6 +117,8 @@ RULES: Final[dict[str, Rule]] = {
     "password-transition": Rule(CONFIGURATION),
     "auth-required": Rule(CONFIGURATION),
     "login-not-ascii": Rule(CONFIGURATION),
+    # the sending machine
+    "host-blocked": Rule(CONFIGURATION),
     # the sender
     "relay-denied": Rule(CONFIGURATION),
     "relay-denied-for-now": Rule(TRANSIENT, persistent=True),
@@ -303,6 +305,20 @@ _RELAY_DENIED = _any_of(
     r"allowed rcpthosts",
     r"client host rejected",
 )
+_IP: Final = r"\[?((\d{1,3}\.){3}\d{1,3}|[0-9a-f]{1,4}(:[0-9a-f]{0,4}){2,7})\]?(:\d+)?"
+# Only what names the machine that connects: a sender, a link in the text or a recipient may be on a list too.
+_HOST_BLOCKED = _any_of(
+    r"\bclient( host)? \[[^]\n]*\]\W{0,3}(is )?blocked\b",  # Postfix
+    r"\bbanned send(ing ip|er ?\[)",  # Exchange Online
+    r"\bnetwork is on our block ?list",  # Outlook.com
+    rf"\b(your|sending|client) (host|server|mta|ip( address)?) ({_IP} )?(is |was |has been )"
+    r"(currently )?((black|block)[ -]?)?(listed|blocked|banned)\b",
+    rf"{_IP} (is |was |has been )?(currently )?((black|block)[ -]?)?listed\b",
+    rf"{_IP} is (currently )?(in|on) an? (rbl|dns[bw]l|black ?list|block ?list)\b",  # Exim, cPanel
+    rf"\bmail from {_IP} refused\b",  # Sendmail
+    r"\bblocked - see https?://\S*\bip=",  # Proofpoint
+    r"\bthe ip you're using to send mail is not authorized",  # Gmail
+)
 _SENDER_REJECTED = _any_of(
     r"\bsender (address |domain )?(rejected|does not exist|not found|unknown|invalid|not owned)",
     r"\bsender verify failed",
@@ -428,6 +444,9 @@ REPLY_ROWS: Final = (
     ReplyRow("auth-required", _COMMAND_STAGES, "5", words=_AUTH_REQUIRED),
     ReplyRow("relay-denied", frozenset({RCPT}), "5", words=_RELAY_DENIED),
     ReplyRow("relay-denied-for-now", frozenset({RCPT}), "4", words=_RELAY_DENIED),
+    # Exchange Online: 5.7.606 to 5.7.649 are for banned addresses of the internet
+    ReplyRow("host-blocked", _COMMAND_STAGES, "5", enhanced=r"5\.7\.6(0[6-9]|[1-4]\d)"),
+    ReplyRow("host-blocked", _COMMAND_STAGES, "5", words=_HOST_BLOCKED),
     ReplyRow("ehlo-rejected", frozenset({MAIL, RCPT}), "5", words=_HELO_REJECTED),
     ReplyRow("sending-limit", _SENDER_STAGES, enhanced=r"[45]\.4\.5"),
     ReplyRow("sending-limit", _SENDER_STAGES, enhanced=r"([45]\.[07]\..*)?", words=_SENDING_LIMIT),

@@ -201,6 +201,11 @@ _ADVICE = {
         "Usually a login is missing (py4web: SMTP_LOGIN in settings.py), or this machine must be allowed"
         " to relay.",
     ),
+    "host-blocked": Advice(
+        "The mail server refuses this machine, because its address is on a block list.",
+        "The recipients are not to blame. Have the address removed from the list, which the server's own"
+        " words may name, or send by a provider's mail server with a login.",
+    ),
     "sender-rejected": Advice(
         "The mail server does not let this site send with this sender address.",
         "Set the sender (py4web: SMTP_SENDER in settings.py) to an address that belongs to the login, or"

@@ -21,6 +21,8 @@ logger = logging.getLogger("mailqueue")
 PATIENCE = 3
 # Configuration faults that concern some messages only: these wait, the transport goes on.
 _MESSAGES_OWN = frozenset({"relay-denied"}) | OF_A_PROTECTED_MESSAGE
+# Those that may, once a recipient is named: whose list of blocked machines it is, each domain decides.
+_RECIPIENTS_OWN = frozenset({"host-blocked"})
 # Faults of the worker's own surroundings, whatever the message.
 WORKERS_OWN = frozenset({"journal-not-writable"})
 
@@ -37,7 +39,11 @@ def is_everybodys(failure: Failure, *, own_sender: bool, own_from: bool) -> bool
         return False  # the site's domain may have other keys
     if failure.stage in words.TRANSPORT_STAGES or failure.rule in WORKERS_OWN:
         return True
-    own = failure.rule in _MESSAGES_OWN or (own_sender and failure.stage != words.RCPT)
+    own = (
+        failure.rule in _MESSAGES_OWN
+        or (failure.rule in _RECIPIENTS_OWN and failure.stage != words.MAIL)
+        or (own_sender and failure.stage != words.RCPT)
+    )
     return failure.kind == words.CONFIGURATION and not own
 
 
