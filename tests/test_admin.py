@@ -1063,6 +1063,18 @@ def test_failures_are_grouped_by_their_errors_the_most_frequent_first(admin: Bro
     assert "Retry 2 messages" in admin.get(html.unescape(bulk)).text
 
 
+# --- replies ---------------------------------------------------------------------------------
+
+
+def test_a_pasted_yes_is_said_to_be_one(admin: Browser) -> None:
+    [form] = [form for form in admin.forms(admin.get("mailqueue/replies")) if "/replies/try" in form.action]
+    for text, said in (
+        ("250 2.1.5 OK", "The mail server says yes: nothing is wrong."),
+        ("[Errno 111] Connection refused", "The mail server refuses the connection."),
+    ):
+        assert said in admin.submit(form, text=text, stage="connect").text
+
+
 # --- overview --------------------------------------------------------------------------------
 
 

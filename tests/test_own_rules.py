@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import smtplib
+import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, audit, replies, rulebook, words
-from mailqueue.classify import RULES, Failure, classify_exception, classify_reply
+from mailqueue import QueuedMailer, audit, pasted, replies, rulebook, words
+from mailqueue.classify import RULES, Failure, NotOffered, classify_exception, classify_reply
 from mailqueue.own_rules import GENERAL, MEANINGS, OwnRule, judged
 from mailqueue.remedies import advice
 from py4web.core import DAL
@@ -29,6 +32,9 @@ TRACEBACK = """Traceback (most recent call last):
   File "/usr/lib/python3.11/smtplib.py", line 555, in sendmail
     raise SMTPRecipientsRefused({"a@x.test": (550, b'5.1.1 no')})
 """
+UNVERIFIED = "certificate verify failed: unable to get local issuer certificate (_ssl.c:1006)"
+NO_TLS = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
+NO_TLS.reason = "WRONG_VERSION_NUMBER"
 
 
 @pytest.fixture
@@ -188,7 +194,7 @@ def test_what_is_no_code_adds_no_rule(mail: QueuedMailer, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "pasted", "rule"),
+    ("stage", "text", "rule"),
     [
         ("rcpt", "550 5.1.1 User unknown", "unknown-address"),
         ("rcpt", "550-5.1.1 The email account\n550-5.1.1 does not exist\n550 5.1.1 Bye", "unknown-address"),
@@ -229,6 +235,9 @@ def test_what_is_no_code_adds_no_rule(mail: QueuedMailer, code: str) -> None:
         ("auth", f"{TRACEBACK}smtplib.SMTPAuthenticationError: (535, b'5.7.8 no')", "auth-rejected"),
         ("rcpt", f"{TRACEBACK}SMTPServerDisconnected('Connection unexpectedly closed')", "connection-lost"),
         ("rcpt", "SMTPDataError()", "unknown-exception"),
+        ("connect", "sending failed: [Errno 111] Connection refused", "connect-refused"),
+        ("tls", "UNEXPECTED [SSL] record layer failure (_ssl.c:1006)", "tls-error"),
+        ("connect", "[Errno] timed", "unknown-exception"),
         ("rcpt", f"SMTPDataError({'(' * 1000}", "unknown-exception"),
         ("rcpt", "SMTPRecipientsRefused('x')", "unknown-exception"),
         ("rcpt", "550 5.1.1 no such user: SMTPDataError(451, b'later')", "unknown-address"),
@@ -238,11 +247,69 @@ def test_what_is_no_code_adds_no_rule(mail: QueuedMailer, code: str) -> None:
     ],
 )
 def test_a_pasted_reply_or_exception_is_read_as_a_worker_would(
-    mail: QueuedMailer, stage: str, pasted: str, rule: str
+    mail: QueuedMailer, stage: str, text: str, rule: str
 ) -> None:
-    verdict = replies.try_out(mail, stage, pasted)
+    verdict = replies.try_out(mail, stage, text)
     assert verdict.failure.rule == rule
     assert verdict.advice == advice(verdict.failure)
+
+
+@pytest.mark.parametrize(
+    ("stage", "error"),
+    [
+        ("connect", ConnectionRefusedError(111, "Connection refused")),
+        ("connect", OSError(113, "No route to host")),
+        ("connect", TimeoutError(110, "Connection timed out")),
+        ("connect", TimeoutError("timed out")),
+        ("connect", socket.gaierror(-2, "Name or service not known")),
+        ("connect", socket.gaierror(-3, "Temporary failure in name resolution")),
+        ("banner", ConnectionResetError(104, "Connection reset by peer")),
+        ("banner", ConnectionResetError("the server closed the connection")),
+        ("starttls", NotOffered("STARTTLS")),
+        ("starttls", smtplib.SMTPNotSupportedError("STARTTLS extension not supported by server.")),
+        ("tls", TimeoutError("_ssl.c:1011: The handshake operation timed out")),
+        ("tls", ssl.SSLCertVerificationError(1, f"[SSL: CERTIFICATE_VERIFY_FAILED] {UNVERIFIED}")),
+        ("tls", NO_TLS),
+        ("tls", ssl.SSLEOFError(8, "EOF occurred in violation of protocol (_ssl.c:1006)")),
+        ("tls", ssl.SSLCertVerificationError("the server's certificate is not the pinned one but sha256:0f")),
+        ("auth", TimeoutError("timed out")),
+        ("auth", TimeoutError("no answer within 20 seconds")),
+        ("auth", NotOffered("AUTH")),
+        ("auth", smtplib.SMTPException("No suitable authentication method found.")),
+        ("auth", UnicodeEncodeError("ascii", "\xe4", 0, 1, "ordinal not in range(128)")),
+        ("rcpt", smtplib.SMTPServerDisconnected("Connection unexpectedly closed: timed out")),
+        ("rcpt", NotOffered("SMTPUTF8")),
+        ("dot", BrokenPipeError(32, "Broken pipe")),
+    ],
+)  # fmt: skip
+def test_what_the_pages_show_of_an_exception_is_judged_as_the_exception(
+    mail: QueuedMailer, stage: str, error: Exception
+) -> None:
+    raised = classify_exception(stage, error)
+    assert replies.try_out(mail, stage, raised.text).failure.rule == raised.rule
+    assert not raised.rule.startswith("unknown-exception")
+
+
+@pytest.mark.parametrize(
+    ("stage", "text", "yes"),
+    [
+        ("rcpt", "250 OK", True),
+        ("ehlo", "250-mail.test\n250 SIZE 1000", True),
+        ("dot", "  250 2.0.0 Ok: queued as 4711", True),
+        ("mail", "(250, b'2.1.0 Ok')", True),
+        ("auth", "235 2.7.0 Authentication successful", True),
+        ("data", "354 End data with <CR><LF>.<CR><LF>", True),
+        ("data", "250 OK", False),
+        ("dot", "354 go on", False),
+        ("rcpt", "250-yes\n550 5.7.1 no", False),
+        ("rcpt", "550 5.1.1 no", False),
+        ("rcpt", "what\n250 OK", False),
+        ("rcpt", "timed out", False),
+        ("rcpt", "", False),
+    ],
+)
+def test_a_yes_is_known_as_one(stage: str, text: str, yes: bool) -> None:
+    assert pasted.is_yes(stage, text) is yes
 
 
 def test_a_verdict_says_who_decided_and_what_follows(mail: QueuedMailer) -> None:

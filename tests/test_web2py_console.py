@@ -64,6 +64,12 @@ def test_a_pasted_reply_is_explained(admin: Browser) -> None:
     assert "&lt;x@y.test&gt;" in page
 
 
+def test_a_pasted_yes_is_said_to_be_one(admin: Browser) -> None:
+    page = tried(admin, "250 OK").text
+    assert "The mail server says yes: nothing is wrong." in page
+    assert "does not take mail" not in page and "Read as" not in page
+
+
 def test_a_file_that_is_posted_instead_of_a_text_is_no_text(admin: Browser) -> None:
     form = admin.form_to(admin.get("plugin_mailqueue/replies"), "replies/try")
     file = {"text": ("reply.txt", b"550 5.1.1 User unknown")}

@@ -42,6 +42,7 @@ class Replies:
             "stage": words.RCPT,
             "pasted": "",
             "longest": pasted.LONGEST,
+            "yes": False,
             "verdict": None,
             "meanings": replies.MEANINGS,
             "offered": own_rules.MEANINGS,
@@ -58,8 +59,10 @@ class Replies:
             given: "stage" and "text", as they were posted.
         """
         stage, text = posted(given, "stage"), posted(given, "text")
-        verdict = replies.try_out(self._mail, stage, text) if text.strip() else None
-        return {**self.page(), "stage": stage, "pasted": text[: pasted.LONGEST], "verdict": verdict}
+        yes = pasted.is_yes(stage, text)
+        verdict = replies.try_out(self._mail, stage, text) if text.strip() and not yes else None
+        shown = text[: pasted.LONGEST]
+        return {**self.page(), "stage": stage, "pasted": shown, "yes": yes, "verdict": verdict}
 
     def _remove_button(self, row: dict[str, Any]) -> Any:
         name = Told("Remove the rule for {words}", words=row["reply_text"] or "")
