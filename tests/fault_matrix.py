@@ -169,6 +169,7 @@ ROWS = (
     Row(_WAY, "C", "sender-not-authenticated", REPORTED, "550 5.7.25 | 550 5.7.26"),
     Row(_WAY, "C", "tls-required", REPORTED, "538 5.7.11 | 530 Must issue a STARTTLS command first"),
     Row("banner | EHLO | STARTTLS", "C", "auth-required", REPORTED, "530 | 530 5.7.0"),
+    Row("banner | EHLO", "C", "host-blocked", REPORTED, "554 5.7.1 Client host [192.0.2.1] blocked"),
     Row("banner", "T", "banner-refused", WAY_WAITS, "any other 5xx"),
     Row("EHLO", "C", "ehlo-rejected", REPORTED, "any other 5xx"),
     Row("STARTTLS", "C", "starttls-refused", REPORTED, "any other 5xx"),

@@ -150,7 +150,11 @@ REPLIES = [
     (RCPT, 450, "4.7.1 Service unavailable; Client host [203.0.113.7] blocked using zen.spamhaus.org",
      TRANSIENT, "server-deferred"),
     (BANNER, 554, "5.7.1 Service unavailable; Client host [203.0.113.7] blocked using zen.spamhaus.org",
-     TRANSIENT, "banner-refused"),
+     CONFIGURATION, "host-blocked"),
+    (BANNER, 554, "gmx.net (mxgmx101) Nemesis ESMTP Service not available\nNo SMTP service\nIP address is "
+     "block listed.\nFor explanation visit https://www.gmx.net/mail/senderguidelines", CONFIGURATION,
+     "host-blocked"),
+    (EHLO, 550, "Your IP address 203.0.113.7 is blacklisted", CONFIGURATION, "host-blocked"),
     (DOT, 554, "5.7.1 Client host [203.0.113.7] blocked using zen.spamhaus.org", MESSAGE, "content-refused"),
     # another thing than the machine is on a list, or another server says so
     (RCPT, 554, "5.7.1 Listed domain in a link", RECIPIENT, "recipient-policy"),

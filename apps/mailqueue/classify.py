@@ -311,7 +311,7 @@ _HOST_BLOCKED = _any_of(
     r"\bclient( host)? \[[^]\n]*\]\W{0,3}(is )?blocked\b",  # Postfix
     r"\bbanned send(ing ip|er ?\[)",  # Exchange Online
     r"\bnetwork is on our block ?list",  # Outlook.com
-    rf"\b(your|sending|client) (host|server|mta|ip( address)?) ({_IP} )?(is |was |has been )"
+    rf"\b((your|sending|client) (host|server|mta)|ip( address)?) ({_IP} )?(is |was |has been )"
     r"(currently )?((black|block)[ -]?)?(listed|blocked|banned)\b",
     rf"{_IP} (is |was |has been )?(currently )?((black|block)[ -]?)?listed\b",
     rf"{_IP} is (currently )?(in|on) an? (rbl|dns[bw]l|black ?list|block ?list)\b",  # Exim, cPanel
@@ -437,6 +437,7 @@ REPLY_ROWS: Final = (
     ReplyRow("auth-rejected", frozenset({AUTH}), "5"),
     ReplyRow("auth-required", family="5", code="530"),
     ReplyRow("auth-required", _SENDER_STAGES, "5", "53[45]"),  # RFC 4954 section 6: of a login only
+    ReplyRow("host-blocked", frozenset({CONNECT, BANNER, EHLO}), "5", words=_HOST_BLOCKED),
     ReplyRow("banner-refused", frozenset({CONNECT, BANNER}), "5"),
     ReplyRow("ehlo-rejected", frozenset({EHLO}), "5"),
     ReplyRow("starttls-refused", frozenset({STARTTLS, TLS}), "5"),
