@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from mailqueue import queries, words
-from mailqueue.selection import Selection, id_at
+from mailqueue.compose import parse_address
+from mailqueue.selection import Selection, id_at, sharpened
 from pydal import DAL
 from support.store import NOW, claim, end, finish, finished, open_dal, put
 
@@ -79,6 +80,39 @@ def test_messages_are_found_by_whatever_is_known_of_them(db: DAL) -> None:
     assert ids(db, transport="smtp://s") == [failed]
     assert ids(db, category="news", search="bob", status="sending") == [both]
     assert ids(db, category="news", address="nobody@x.test") == []
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["jörg@bücher.example", "g@bücher.ex", "@BÜCHER", "bücher", "xn--bcher", "<jörg@bücher.example>"],
+)
+def test_an_address_of_any_alphabet_is_found_as_it_is_written(db: DAL, typed: str) -> None:
+    wanted = put(db, parse_address("jörg@bücher.example").spec)
+    put(db, "ann@x.test")
+    assert ids(db, search=typed) == [wanted]
+    sharp = sharpened(db, Selection(search=typed))
+    assert ids(db, **sharp.query()) == [wanted]
+    assert (sharp.address is not None) == ("jörg@bücher.example" in typed), "an index finds a whole address"
+
+
+@pytest.mark.parametrize(
+    "copied",
+    ["<a+b@x.test>", "Ann <a+b@x.test>", '"Ann, A." <A+b@X.test>', "mailto:a%2Bb@x.test?subject=hi"],
+)
+def test_an_address_is_found_as_a_mail_client_copies_it(db: DAL, copied: str) -> None:
+    wanted = put(db, "a+b@x.test")
+    put(db, "b@x.test")
+    assert ids(db, search=copied) == [wanted]
+    assert ids(db, **sharpened(db, Selection(search=copied)).query()) == [wanted]
+    if "A+b" not in copied:
+        assert ids(db, address=copied) == [wanted]
+
+
+@pytest.mark.parametrize("text", ["mailto:", "mailto:[x", "mailto:%00", "<>", ">", "a>", "für <x>", "ü@"])
+def test_what_looks_like_an_address_and_is_none_is_looked_for_as_it_stands(db: DAL, text: str) -> None:
+    wanted = put(db, subject=f"Re: {text}!")
+    put(db)
+    assert ids(db, search=text) == [wanted]
 
 
 def test_an_error_is_found_by_part_of_it(db: DAL) -> None:

@@ -7,12 +7,17 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 
 from . import database, sql, words
+from .compose import parse_address
+from .errors import BadAddress
 from .tables import MESSAGE, RECIPIENT
 
 LONGEST = 200  # characters of a text that is asked for
 _DAY = 86400.0
+_MAILBOX = re.compile("[^<>]*<([^<>]+@[^<>]+)>")  # as mail clients show an address
+_LINK = re.compile("mailto:([^?]+@[^?]+).*", re.IGNORECASE)
 _OUT_OF_ORDER = 3600.0  # seconds: by so much the order of ids may differ from that of the times
 
 
@@ -80,7 +85,10 @@ class Selection:
     @property
     def spellings(self) -> list[str]:
         """The address, as it was given and as it is written otherwise."""
-        return [] if self.address is None else sorted({self.address, self.address.lower()})
+        if self.address is None:
+            return []
+        stored = _as_stored(self.address)
+        return sorted({self.address, self.address.lower(), stored, stored.lower()})
 
     def __str__(self) -> str:
         return ", ".join(f"{name}: {value}" for name, value in self.query().items()) or "all messages"
@@ -90,7 +98,7 @@ def sharpened(db: Any, selection: Selection) -> Selection:
     """A search for a whole address as what an index finds, if that address was ever written to."""
     if selection.search is None or selection.address is not None or "@" not in selection.search:
         return selection
-    whole = replace(selection, search=None, address=selection.search)
+    whole = replace(selection, search=None, address=_as_stored(selection.search))
     known = f"SELECT 1 FROM {RECIPIENT} WHERE address = %s LIMIT 1"
     return whole if any(sql.fetch(db, known, address) for address in whole.spellings) else selection
 
@@ -122,17 +130,34 @@ def condition(db: Any, selection: Selection) -> tuple[str, list[object]]:
 
 def _in_subject_or_address(db: Any, text: str) -> tuple[str, list[object]]:
     subject, values = _contains(db, "subject", text)
-    address, _ = _contains(db, "address", text)
+    address, parts = _has_address(db, text)
     # A value, not EXISTS: for that PostgreSQL would rather read all the recipients there are.
     own = f"SELECT 1 FROM {RECIPIENT} WHERE message_ref = {MESSAGE}.id AND {address} LIMIT 1"
-    return f"({subject} OR ({own}) = 1)", [*values, *values]
+    return f"({subject} OR ({own}) = 1)", [*values, *parts]
 
 
 def with_address_like(db: Any, ids: Sequence[int], text: str) -> set[int]:
     """Those of these messages that go to an address with this part."""
-    address, values = _contains(db, "address", text)
+    address, values = _has_address(db, text)
     asked = f"SELECT message_ref FROM {RECIPIENT} WHERE message_ref IN ({sql.signs(ids)}) AND {address}"
     return {message_id for (message_id,) in sql.fetch(db, asked, *ids, *values)}
+
+
+def _has_address(db: Any, text: str) -> tuple[str, list[object]]:
+    parts = [_contains(db, "address", one) for one in sorted({text, _as_stored(text)})]
+    return f"({' OR '.join(part for part, _ in parts)})", [value for _, values in parts for value in values]
+
+
+def _as_stored(text: str) -> str:
+    """An address or part of one as it is stored: nothing around it, the domain in its ASCII form (IDNA)."""
+    mailbox = _MAILBOX.fullmatch(text)
+    link = _LINK.fullmatch(text)
+    bare = mailbox[1] if mailbox else _readable(unquote(link[1])) or text if link else text
+    local, at, domain = bare.rpartition("@")
+    try:
+        return bare if domain.isascii() else local + at + parse_address(f"x@{domain}").spec[2:]
+    except BadAddress:  # part of a subject, for one
+        return bare
 
 
 def _contains(db: Any, column: str, text: str) -> tuple[str, list[object]]:
