@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from mailqueue import (
@@ -486,6 +487,15 @@ def test_search_finds_addresses_and_subjects(admin: Browser, queue: Queue) -> No
     assert listed(admin, "mailqueue?search=e_c") == ["100% of snake_case"]
     assert listed(admin, "mailqueue?search=%25") == ["100% of snake_case"]
     assert listed(admin, "mailqueue?search=minutes&status=sent") == []
+
+
+def test_an_error_is_found_by_what_the_page_of_a_message_shows(admin: Browser, queue: Queue) -> None:
+    message_id = queue.failed(subject="Refused")
+    queue.put(subject="Waiting")
+    page = admin.get(f"mailqueue/message/{message_id}").text
+    for shown in ("550 5.1.1 &lt;script", "550 5.1.1", "550", "5.1.1 &lt;script"):
+        assert shown in page
+        assert listed(admin, f"mailqueue?error={quote(html.unescape(shown))}") == ["Refused"], shown
 
 
 def test_paging_goes_to_older_messages_and_back(admin: Browser, queue: Queue) -> None:

@@ -180,7 +180,7 @@ def test_three_recipients_with_three_fates(db: DAL) -> None:
     assert finish(db, finished(claimed, Outcome(a, words.SENT), soon, never)) == ["deferred"]
     row = message(db, message_id)
     assert (row["due"], row["finished_on"], row["purge_on"]) == (NOW + 60, None, None)
-    assert (row["failure_kind"], row["error"], row["attempts"]) == ("transient", "later", 1)
+    assert (row["failure_kind"], row["error"], row["attempts"]) == ("transient", "451 later", 1)
     assert (row["worker"], row["claim"], row["claimed_on"], row["tried_on"]) == (None, None, None, NOW)
 
     (again,) = claim(db, now=NOW + 60)

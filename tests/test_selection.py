@@ -118,12 +118,13 @@ def test_what_looks_like_an_address_and_is_none_is_looked_for_as_it_stands(db: D
 def test_an_error_is_found_by_part_of_it(db: DAL) -> None:
     message_id = put(db)
     (claimed,) = claim(db)
-    refused = {"failure_kind": words.RECIPIENT, "reply": "5.1.1 no such 100% user"}
+    refused = {"failure_kind": words.RECIPIENT, "code": 550, "reply": "5.1.1 no such 100% user"}
     outcome = finished(claimed).outcomes[0]
     finish(db, finished(claimed, type(outcome)(outcome.recipient_id, words.FAILED, **refused)))
     put(db)
     assert ids(db, error="NO SUCH") == [message_id]
     assert ids(db, error="100%") == [message_id]
+    assert ids(db, error="550 5.1.1 no") == ids(db, error="550") == [message_id]
     assert ids(db, error="%1.1%") == []
 
 

@@ -224,10 +224,9 @@ def held_name(name: str) -> str:
 
 def said(row: dict[str, Any]) -> str:
     """What the mail server said of a recipient: code, enhanced code, its own words, a provider's id."""
-    reply, enhanced = row["reply"] or "", row["enhanced"] or ""
+    answer = words.answer(row["code"], row["enhanced"], row["reply"])
     told = f"(its id there: {row['provider_id']})" if row.get("provider_id") else ""
-    parts = (row["code"], "" if reply.startswith(enhanced) else enhanced, reply, told)
-    return " ".join(str(part) for part in parts if part)
+    return f"{answer} {told}".strip()
 
 
 def relative(seconds: float) -> Told:

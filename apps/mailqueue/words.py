@@ -1,4 +1,4 @@
-"""Every status, failure kind and stage, the legal moves between statuses, and summarize().
+"""Every status, failure kind and stage, the legal moves between statuses, summarize() and answer().
 
 The words are those of the tables, the pages and the documentation. A message has no status of
 its own: it is always `summarize()` of its recipients, except while a worker holds a claim on it.
@@ -108,3 +108,9 @@ def summarize(statuses: Iterable[str]) -> str:
         raise ValueError(f"not the statuses of a message's recipients: {sorted(present)}")
     strongest = next(status for status in _STRONGEST_FIRST if status in present)
     return FAILED if strongest == SUPPRESSED else strongest
+
+
+def answer(code: int | None, enhanced: str | None, reply: str | None) -> str:
+    """What a mail server said: its code, the enhanced one unless its words begin with it, and its words."""
+    said, known = reply or "", enhanced or ""
+    return " ".join(str(part) for part in (code, "" if said.startswith(known) else known, said) if part)

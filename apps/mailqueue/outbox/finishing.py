@@ -154,6 +154,6 @@ def latest(row: Row, result: Finished) -> Row:
             MESSAGE,
             transport=result.transport,
             failure_kind=failed.failure_kind if failed else None,
-            error=failed.reply if failed else None,
+            error=words.answer(failed.code, failed.enhanced, failed.reply) if failed else None,
         ),
     }
