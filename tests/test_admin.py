@@ -1309,6 +1309,7 @@ def test_the_pages_are_in_the_hosts_own_layout(admin: Browser, queue: Queue) -> 
     for path in ("mailqueue", "mailqueue/problems", f"mailqueue/message/{queue.put()}"):
         page = admin.get(path).text
         assert "Made with py4web" in page
+        assert "<title>M" in page[: page.index("</head>")], "the layout has a place for it"
         assert "admin@example.test" in page
         own = page[page.index('<div class="mq"') :]
         links = re.findall(r'(?:href|action)="([^"]*)"', own[: own.index("<footer")])

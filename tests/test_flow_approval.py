@@ -146,6 +146,7 @@ def test_each_approver_has_links_of_their_own_and_the_second_one_is_told_who_dec
         page = approver.get(link)
         assert page.status_code == 410
         assert f"{BOSS} has approved this account" in page.text
+        assert page.text.count("<title>Pending accounts</title>") == 1
         assert not [form for form in approver.forms(page) if form.method == "POST"]
     arrived = len(accounts.mails("two@visitor.test"))
     approver.post(theirs[1])

@@ -78,6 +78,10 @@ class Parts(Speech):
         """The absolute URL of a verb; it holds for this visitor, for a while."""
 
     @abstractmethod
+    def head(self, page: Any) -> Any:
+        """What a page puts into the head of the layout around it."""
+
+    @abstractmethod
     def may_act(self) -> bool:
         """Whether whoever makes this request may press buttons and see contents."""
 

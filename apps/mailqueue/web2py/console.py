@@ -75,6 +75,10 @@ class Console(Parts):
         if request.env.request_method != "POST" or not URL.verify(request, user_signature=True):
             raise self.refusal(Refusal(NOT_SIGNED.status, NOT_SIGNED.told))
 
+    def head(self, page: Any) -> str:
+        """What a page puts into the head of the layout around it: nothing, web2py's have response.title."""
+        return ""
+
     def may_act(self) -> bool:
         """Always: whoever may only look is not admitted."""
         return True

@@ -8,6 +8,7 @@ from typing import Any
 
 from py4web import URL, request
 from py4web.utils.url_signer import URLSigner
+from yatl.helpers import TITLE
 
 from ...console import parts as shared
 from ...console.parts import TEMPLATES
@@ -43,6 +44,10 @@ class Parts(shared.Parts):
     def may_act(self) -> bool:
         """Whether whoever makes this request may press buttons and see contents."""
         return may_act()
+
+    def head(self, page: Any) -> Any:
+        """What a page puts into the head of the layout around it: its title, which not every layout has."""
+        return TITLE(self.say(page.title))
 
     # --- where to go -----------------------------------------------------------------------
 
