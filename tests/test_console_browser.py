@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 from mailqueue import QueuedMailer, words
 from support.browser import Browser
-from support.console_site import Queue, fill, make_console_site, registered
-from support.scaffold import ServedSite
+from support.console_site import MOUNT, Queue, fill, make_console_site, registered
+from support.scaffold import ServedSite, make_site
 from support.services import needs
 from support.smtp_server import Close, Reply, ScriptedServer
 
@@ -49,6 +50,12 @@ def queue(served: ServedSite, admin: Browser) -> Iterator[Queue]:
 @pytest.fixture
 def visit(chrome: Any, served: ServedSite, admin: Browser) -> Iterator[Callable[..., Any]]:
     """Opens a page of the console as the administrator, in a window of its own."""
+    with windows(chrome, served, admin) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def windows(chrome: Any, served: ServedSite, admin: Browser) -> Iterator[Callable[..., Any]]:
     with contextlib.ExitStack() as windows:
 
         def opened(path: str, **window: Any) -> Any:
@@ -292,6 +299,31 @@ def test_no_page_breaks_the_rules_for_accessible_content(
                 seen += ["it is wider than the window"] if scrolls_sideways(page) else []
                 found += [f"{path} {width} {scheme}: {told}" for told in seen]
             refused.clear()  # axe itself is no part of the page
+    assert not found, "\n".join(found)
+
+
+def test_a_page_in_a_hosts_layout_has_a_title_and_takes_no_contrast_from_its_links(
+    chrome: Any, tmp_path: Path
+) -> None:
+    from support.chromium import violations
+
+    site = make_site(tmp_path, settings={"VERIFY_EMAIL": False}, extra_common=MOUNT)
+    # What is just enough on the host's own background, and says by nothing else that it is a link.
+    style = site.folder / "static" / "css" / "no.css"
+    style.write_text(f"{style.read_text()}\nmain a {{ color: #767676; text-decoration: none; }}")
+    layout = site.folder / "templates" / "layout.html"
+    layout.write_text(re.sub("<link.*cdnjs.*>", "", layout.read_text()))
+    with site.serve() as served, contextlib.closing(site.dal()) as db:
+        admin, queue = registered(served, ADMIN, "/admin/"), Queue(db)
+        found = []
+        with windows(chrome, served, admin) as visit, queue.paused():
+            page = visit("mailqueue")
+            for path in (*pages(queue), "mailqueue?search=nobody", "mailqueue/overview?refresh=off"):
+                page.goto(f"{served.url}/{path}")
+                assert page.title() != "", path
+                if page.locator(".mq-table tbody tr").count():
+                    page.locator(".mq-table tbody tr").first.hover()
+                found += [f"{path}: {told}" for told in violations(page, ".mq")]
     assert not found, "\n".join(found)
 
 

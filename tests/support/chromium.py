@@ -29,12 +29,16 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def violations(page: Page) -> list[str]:
-    """What axe finds on a page against WCAG 2.2 AA: the rule, what it is about, and where."""
+def violations(page: Page, within: str = "html") -> list[str]:
+    """What axe finds on a page against WCAG 2.2 AA: the rule, what it is about, and where.
+
+    Args:
+        within: a selector of the part of the page that is looked at.
+    """
     if not page.evaluate("'axe' in window"):
         page.evaluate(_axe())
     options = {"runOnly": {"type": "tag", "values": WCAG}, "resultTypes": ["violations"]}
-    found: dict[str, Any] = page.evaluate("options => axe.run(document, options)", options)
+    found: dict[str, Any] = page.evaluate("given => axe.run(...given)", [within, options])
     return [
         f"{rule['id']}: {node['failureSummary']} {node['html'][:200]}"
         for rule in found["violations"]
