@@ -6,6 +6,7 @@ import contextlib
 import html
 import re
 from collections.abc import Iterator
+from urllib.parse import urljoin
 
 import pytest
 from mailqueue import audit, problems, rulebook, words
@@ -118,8 +119,14 @@ def test_nothing_is_done_by_a_link(admin: Browser, queue: Queue) -> None:
     found = all_forms(admin, queue)
     before = state(queue)
     for form in found:
-        if not form.action.partition("?")[0].endswith("/content"):
-            assert admin.get(form.action).status_code in (404, 405), form.action
+        path = form.action.partition("?")[0]
+        if not path.endswith("/content"):
+            answer = admin.get(form.action)
+            assert (answer.status_code, answer.headers["Allow"]) == (405, "POST"), path
+            assert "Please use the button on its page." in answer.text, path
+            [back] = re.findall(r'<a href="([^"]*)">← ', answer.text)
+            there = forms(admin, urljoin(form.action, html.unescape(back)))
+            assert path in [one.action.partition("?")[0] for one in there], "that is where the button is"
     assert state(queue) == before
 
 

@@ -21,15 +21,25 @@ class Refusal:
         status: of HTTP, one of HEADINGS.
         told: why.
         to_do: what to do about it; "": nothing can be.
-        back: where to go on: what the link says, and the URL's parts behind the route; None: the site itself.
+        back: where to go on: what the link says, and the URL or its parts behind the route; None: the site.
         headers: further ones.
     """
 
     status: int
     told: str
     to_do: str = ""
-    back: tuple[str, tuple[Any, ...] | None] = ("Back to the list", ())
+    back: tuple[str, str | tuple[Any, ...] | None] = ("Back to the list", ())
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def not_by_link(page: str) -> Refusal:
+    """What a GET of a button's URL is answered with.
+
+    Args:
+        page: the URL of the page that the button is on.
+    """
+    told = "Please use the button on its page."
+    return Refusal(405, told, back=("Back to that page", page), headers={"Allow": "POST"})
 
 
 NO_MEMBER = Refusal(

@@ -8,6 +8,7 @@ from py4web import redirect, request, response
 
 from ... import administration
 from ...console.bulk import REFRESHED, Bulk
+from ...selection import Selection
 from .frame import Console
 
 PAGES = {"bulk": "/bulk", "progress": "/progress/<bulk_id:int>"}
@@ -29,12 +30,18 @@ class BulkPage:
         """Bind the page and its verbs in the app that is being loaded."""
         self._console.mount_acting_page(PAGES["bulk"], self.bulk, "bulk.html", "messages")
         self._console.mount_acting_page(PAGES["progress"], self.progress, "progress.html", "messages")
-        self._console.mount_post(f"{PAGES['bulk']}/<verb>", self.done)
+        self._console.mount_post(
+            f"{PAGES['bulk']}/<verb>", self.done, lambda verb: self._of_selection("bulk")
+        )
         self._console.mount_verb(f"{PAGES['progress']}/stop", self._bulk.stop, self._way_back)
-        self._console.mount_post(EXPORT, self.export)
+        self._console.mount_post(EXPORT, self.export, self._of_selection)
 
     def _way_back(self, bulk_id: int) -> str:
         return self._console.link("progress", bulk_id)
+
+    def _of_selection(self, *parts: str) -> str:
+        """A page with the selection of this request's URL."""
+        return self._console.link(*parts, **Selection.of(request.query).query())
 
     def bulk(self) -> dict[str, Any]:
         """What can be done to the messages of a selection, and to how many of them."""

@@ -16,7 +16,7 @@ from py4web.utils.url_signer import URLSigner
 
 from ... import liveness, queries
 from ...console.parts import HOSTS_POLICY, TEMPLATES, TITLES
-from ...console.refusals import Refusal
+from ...console.refusals import Refusal, not_by_link
 from ...selection import Selection
 from .access import may_act
 from .fixtures import ActingOnly, MembersOnly, SignedOnly, Spoken
@@ -134,24 +134,26 @@ class Console(Parts):
             self.flash(told, changed)
             redirect(way_back(*numbers.values()))
 
-        self.mount_post(path, done)
+        self.mount_post(path, done, way_back)
 
-    def mount_post(self, path: str, does: Callable[..., Any]) -> None:
+    def mount_post(self, path: str, does: Callable[..., Any], way_back: Callable[..., str]) -> None:
         """Bind what a POST of a signed URL does, and answers itself.
 
         Args:
             path: below the route.
             does: takes what the path holds.
+            way_back: takes what the path holds; returns the page that the button is on.
         """
         action(self.route + path, method="POST")(action.uses(*self._signed)(does))
+        self.mount_refusal(path, way_back)
 
-    def mount_refusal(self, path: str, refuse: Callable[..., None]) -> None:
-        """Bind what answers a GET of a verb's URL.
+    def mount_refusal(self, path: str, way_back: Callable[..., str]) -> None:
+        """Bind what answers a GET of a button's URL; the arguments are those of mount_post()."""
 
-        Args:
-            path: below the route.
-            refuse: raises the answer.
-        """
+        def refuse(**held: Any) -> None:
+            # Where the login page leads to when a button was pressed after the login had expired.
+            raise self.refusal(not_by_link(way_back(*held.values())))
+
         action(self.route + path, method="GET")(action.uses(*self._looking)(refuse))
 
     # --- monitoring ------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from py4web import redirect, request
 
 from ... import administration
 from ...console.message import VERBS, Message
-from ...console.refusals import Refusal
 from ...told import Told
 from .frame import Console
 
@@ -38,26 +37,12 @@ class MessagePages:
         self._console.mount_acting_page(PAGES["content"], self.content, "content.html", "messages")
         self._console.mount_asked(PAGES["content"], self.content_asked_for, "content.html", "messages")
         self._console.mount_asked(CORRECT, self.correct, "message.html", "messages")
-        self._console.mount_refusal(CORRECT, lambda message_id, recipient_id: self._refuse(message_id))
+        self._console.mount_refusal(CORRECT, lambda message_id, recipient_id: self._way_back(message_id))
         for verb in VERBS:
-            path = f"{PAGES['message']}/{verb}"
-            self._console.mount_verb(path, self._doing(verb), self._way_back)
-            self._console.mount_refusal(path, self._refuse)
+            self._console.mount_verb(f"{PAGES['message']}/{verb}", self._doing(verb), self._way_back)
 
     def _doing(self, verb: str) -> Callable[[int], tuple[bool, str]]:
         return lambda message_id: self._message.do(verb, message_id, request.forms)
-
-    def _refuse(self, message_id: int) -> None:
-        # Where the login page leads to when a button was pressed after the login had expired.
-        back = ("Back to the message", ("message", message_id))
-        raise self._console.refusal(
-            Refusal(
-                405,
-                "Please use the button on the page of this message.",
-                back=back,
-                headers={"Allow": "POST"},
-            )
-        )
 
     def _way_back(self, message_id: int) -> str:
         return self._message.way_back(message_id, request.query)

@@ -33,6 +33,7 @@ class OverviewPage:
         """Bind the page and the trial in the app that is being loaded."""
         self._console.mount_page(PAGES["overview"], self.overview, "overview.html", "overview")
         self._console.mount_asked(TEST, self.test, "test.html", "overview")
+        self._console.mount_refusal(TEST, lambda: self._console.link("overview"))
 
     def overview(self) -> dict[str, Any]:
         """Transports, workers, the queue, and the figures of the last hour, day and week."""

@@ -26,12 +26,14 @@ def answer(mq: Parts, refusal: Refusal) -> HTTP:
         mq: the pages that somebody asked for.
         refusal: what to say.
     """
-    label, parts = refusal.back
+    label, where = refusal.back
+    if not isinstance(where, str):
+        where = URL("index") if where is None else mq.link(*where)
     page = {
         "mq": mq,
         "refusal": refusal,
         "title": mq.say(HEADINGS[refusal.status]),
-        "back": (label, URL("index") if parts is None else mq.link(*parts)),
+        "back": (label, where),
         "URL": URL,
     }
     name = TEMPLATES / "admin" / "refused.html"

@@ -31,6 +31,7 @@ class RepliesPage:
         mount, back = self._console.mount_verb, self._way_back
         self._console.mount_page(PAGES["replies"], self._replies.page, "replies.html", "replies")
         self._console.mount_asked(TRY, self.tried, "replies.html", "replies")
+        self._console.mount_refusal(TRY, back)
         mount(ADD, self.add, back)
         mount(REMOVE, self._replies.remove, back)
 
