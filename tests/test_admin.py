@@ -631,6 +631,32 @@ def test_content_that_was_purged_is_said_to_be_gone(admin: Browser, queue: Queue
     assert "was deleted" in admin.get(f"mailqueue/message/{message_id}/content").text
 
 
+def test_a_message_that_could_not_be_made_is_said_to_be_just_that(
+    served: ServedSite, admin: Browser, queue: Queue
+) -> None:
+    asked = {"json": {"email": "admin@example.test"}, "headers": {"Host": "evil.test"}}
+    served.browser().post("auth/api/request_reset_password", **asked)
+    queue.db.commit()
+    [row] = queue.db(queue.db.mailqueue_message.id > 0).select()
+    page = html.unescape(admin.get(f"mailqueue/message/{row.id}").text)
+    assert "It could not be made: nobody was sent anything." in page
+    assert "Whoever needs this mail has to ask for it again." in page
+    assert "base_url is not configured." in page
+    for untrue in ("unless you retry", "was deleted", "None", "not tried yet", ">Queued<", ">Failed<"):
+        assert untrue not in page, untrue
+    assert "was deleted" not in admin.get(f"mailqueue/message/{row.id}/content").text
+
+
+def test_a_failed_message_without_content_is_not_said_to_wait_for_a_retry(
+    admin: Browser, queue: Queue
+) -> None:
+    message_id = queue.failed()
+    queue.db(queue.db.mailqueue_content.id > 0).delete()
+    queue.db.commit()
+    page = admin.get(f"mailqueue/message/{message_id}").text
+    assert "Somebody did not get it." in page and "unless you retry" not in page
+
+
 def test_content_that_is_damaged_does_not_break_the_page(admin: Browser, queue: Queue) -> None:
     message_id = queue.put()
     queue.db(queue.db.mailqueue_content.message_ref == message_id).update(mime="cut")

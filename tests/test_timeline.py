@@ -15,7 +15,7 @@ def attempt(number: int, started_on: float | None, transport: str | None = "smtp
 
 def message(**values: Any) -> dict[str, Any]:
     usual = {"created_on": 1.0, "finished_on": None, "status": words.QUEUED, "attempts_list": []}
-    return {**usual, "due": None, "has_content": True, **values}
+    return {**usual, "due": None, "has_content": True, "was_made": True, **values}
 
 
 def test_attempts_of_one_hand_over_are_one_event_and_everything_is_in_order() -> None:
@@ -47,6 +47,7 @@ def test_damaged_rows_are_told_as_far_as_they_go() -> None:
         ({"status": words.IN_DOUBT}, False, "ask a recipient"),
         ({"status": words.FAILED}, False, "correct the address"),
         ({"status": words.FAILED, "has_content": False}, False, "cannot be sent again"),
+        ({"status": words.FAILED, "has_content": False, "was_made": False}, False, "ask for it again"),
         ({"status": words.SENT, "has_content": False}, False, "spam folder"),
         ({"status": words.SENDING}, True, "within minutes"),
     ],

@@ -39,6 +39,9 @@ MEANINGS = {
     words.EXPIRED: "Its time was over before it could be delivered.",
 }
 
+_NOT_MADE = Told("It could not be made: nobody was sent anything.")
+_LOST = Told("Somebody did not get it.")
+
 OVER = "over {transport}"
 # Sentences that are stored with their values in them; see Told.read.
 STORED = (
@@ -227,6 +230,19 @@ def said(row: dict[str, Any]) -> str:
     answer = words.answer(row["code"], row["enhanced"], row["reply"])
     told = f"(its id there: {row['provider_id']})" if row.get("provider_id") else ""
     return f"{answer} {told}".strip()
+
+
+def meaning(message: dict[str, Any]) -> str:
+    """What the status of a message means for those who wait for it.
+
+    Args:
+        message: what queries.message() returned.
+    """
+    if not message["was_made"]:
+        return _NOT_MADE
+    if message["status"] == words.FAILED and not message["has_content"]:
+        return _LOST  # no retry brings it
+    return MEANINGS.get(message["status"], "Its stored status is damaged.")
 
 
 def relative(seconds: float) -> Told:

@@ -110,7 +110,7 @@ def message(db: Any, message_id: int) -> dict[str, Any] | None:
 
     Returns:
         Its row, keys in its subject hidden, with "recipients_list" and "attempts_list" (the latest
-        first), the first 1000 of each, and "has_content".
+        first), the first 1000 of each, "has_content", and "was_made": what outbox.refuse() entered never was.
     """
     row = db[MESSAGE](message_id)
     if row is None:
@@ -131,6 +131,7 @@ def message(db: Any, message_id: int) -> dict[str, Any] | None:
         "recipients_list": recipients.as_list(),
         "attempts_list": attempts,
         "has_content": bool(_with_content(db, [message_id])),
+        "was_made": found["message_uid"] is not None,
     }
 
 

@@ -41,7 +41,8 @@ def timeline(message: dict[str, Any], actions: list[dict[str, Any]]) -> list[Eve
         message: what queries.message() returned.
         actions: what audit.of_message() returned.
     """
-    events = [Event(message["created_on"], "Queued"), *_hand_overs(message["attempts_list"])]
+    begun = Event(message["created_on"], "Queued" if message["was_made"] else Told("It could not be made"))
+    events = [begun, *_hand_overs(message["attempts_list"])]
     events += [
         Event(
             row["done_on"],
@@ -50,7 +51,7 @@ def timeline(message: dict[str, Any], actions: list[dict[str, Any]]) -> list[Eve
         )
         for row in actions
     ]
-    if message["finished_on"] is not None:
+    if message["finished_on"] is not None and message["was_made"]:
         events.append(Event(message["finished_on"], _ENDS.get(message["status"], "Ended")))
     return sorted(events, key=lambda event: event.moment or 0.0)
 
@@ -86,6 +87,8 @@ def next_step(message: dict[str, Any], held_up: bool, now: float) -> str:
         if held_up:
             return "It goes out by itself once sending is no longer held up."
         return "It is the next to be sent." if message["due"] <= now else "It is tried again by itself."
+    if not message["was_made"]:
+        return Told("Nothing: there is nothing to send. Whoever needs this mail has to ask for it again.")
     if not message["has_content"] and message["status"] in _NEEDS_SOMEBODY:
         return "Nothing: its content is deleted, so it cannot be sent again."
     return _NEXT.get(message["status"], "")

@@ -55,6 +55,7 @@ class Message:
         return {
             "title": self.title(TITLE, message),
             "message": message,
+            "meaning": administration.meaning(message),
             "buttons": buttons(self._parts, message),
             "further": self._further(message),
             "corrections": self._corrections(message),

@@ -11,7 +11,7 @@ from typing import Any
 from yatl.helpers import BUTTON, FORM, SPAN
 
 from .. import queries, rulebook, words
-from ..administration import LABELS, MEANINGS, STORED, relative, said
+from ..administration import LABELS, STORED, relative, said
 from ..remedies import NO_MAIL_LOST, NO_WORKER, OF_TRANSPORTS
 from ..tables import local_time
 from ..told import Told
@@ -190,7 +190,6 @@ class Parts(Speech):
     constant_part = staticmethod(rulebook.constant_part)
     to_have_a_worker = NO_WORKER.remedy
     labels = LABELS
-    meanings = MEANINGS
     statuses = words.MESSAGE_STATUSES
     failures = FAILURES
     spans = SPANS
