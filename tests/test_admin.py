@@ -789,7 +789,7 @@ def test_the_story_of_a_message_is_told_in_its_order(admin: Browser, queue: Queu
     admin.submit(button(admin, f"mailqueue/message/{message_id}", "retry"))
     page = admin.get(f"mailqueue/message/{message_id}").text
     story = re.findall(r"<strong>([^<]*)</strong>", page[page.index("mq-timeline") :])
-    assert story == ["Queued", f"Attempt over {TRANSPORT}", "Retry by admin@example.test"]
+    assert story == ["Queued", f"Attempt over {TRANSPORT}", "Retried by admin@example.test"]
     assert "It is the next to be sent." in page
     with queue.paused():
         page = admin.get(f"mailqueue/message/{message_id}").text
@@ -1229,7 +1229,7 @@ def test_what_administrators_did_is_shown_page_by_page(admin: Browser, reader: B
     assert "&lt;script&gt;eve" in page.text
     assert "<b>to" not in page.text
     last = admin.get(neighbour(admin, "mailqueue/actions", "next") or "").text
-    assert "Cancel" in last
+    assert "Cancelled" in last
     assert "admin@example.test" in last[last.index("mq-table") :]
     assert f'href="/site/mailqueue/message/{message_id}"' in last
     assert "Newest" in last

@@ -13,7 +13,7 @@ from mailqueue.findings import NOTE, OK, PROBLEM, Finding, as_json, as_text, exi
 from mailqueue.transports import smtp_offers
 from support.certificates import Certificates
 from support.dns_server import GOOD, NameServer
-from support.mail import make_mail, open_causes
+from support.mail import make_mail, open_causes, rows
 from support.signing_keys import Published, dkim_ed25519, dkim_rsa
 from support.smtp_server import Reply, ScriptedServer, free_port
 
@@ -48,6 +48,7 @@ def test_a_site_that_is_set_up_well_has_no_problem_and_sends_nothing(
     for part in ("29 more days", "SIZE, 8BITMIME, SMTPUTF8, PIPELINING", "10.0 MB", "noreply@site.test send"):
         assert part in told
     assert "pass-word" not in str(found)
+    assert rows(mail, "audit") == [], "it may be run every minute, and nobody did anything"
 
 
 @pytest.mark.parametrize("make", [dkim_rsa, dkim_ed25519])

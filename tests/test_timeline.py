@@ -25,7 +25,7 @@ def test_attempts_of_one_hand_over_are_one_event_and_everything_is_in_order() ->
     assert found == [
         Event(1.0, "Queued"),
         Event(5.0, "Attempt over smtp://s", attempts=(attempt(1, 5.0), attempt(2, 5.0))),
-        Event(7.0, "Retry by ann@x.test"),
+        Event(7.0, "Retried by ann@x.test"),
         Event(9.0, "Attempt over smtp://s", attempts=(attempt(3, 9.0),)),
         Event(9.5, "Sent to everybody"),
     ]

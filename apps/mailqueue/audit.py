@@ -30,8 +30,8 @@ ADD_RULE = "add-rule"
 REMOVE_RULE = "remove-rule"
 
 LABELS = {
-    RETRY: "Retry",
-    CANCEL: "Cancel",
+    RETRY: "Retried",
+    CANCEL: "Cancelled",
     ARRIVED: "Marked as arrived",
     CORRECT: "Address corrected",
     COPY: "A copy was sent",

@@ -18,7 +18,6 @@ from .signing import dkim
 from .transports.configured import check_sender
 
 _SLOW_KEYS = "See that gpg, and the functions that give keys for DKIM, answer at once."
-WHO = "mailqueue check"  # in the record of what administrators did
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def run(mails: Iterable[MailQueue], tell: Callable[[str], object] = print) -> in
 def examine(mail: MailQueue, wanted: Wanted = Wanted()) -> list[Finding]:
     """What is well and what is not with the mail of one mailer. Connects to its servers; sends nothing."""
     with database.own_transaction(mail.db):
-        tried = trial.try_transports(mail, WHO)
+        tried = trial.try_transports(mail)
         keys = trial.try_keys(mail)
         found = [finding for one in tried for finding in _way_out(one)]
         found += [*_limits(mail, tried), *_keys(keys)]

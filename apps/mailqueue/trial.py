@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from . import audit, breaker, words
+from . import breaker, words
 from .classify import Failure, classify_exception
 from .compose import parse_address
 from .delivery import close
@@ -103,15 +103,11 @@ def _look_at_keys(settings: Any, now: float, found: list[KeyTrial]) -> None:
             found.append(KeyTrial(Step(one.subject, FAILS), one.failure, *advice(one.failure)))
 
 
-def try_transports(mail: MailQueue, who: str) -> list[Trial]:
+def try_transports(mail: MailQueue) -> list[Trial]:
     """Connect to each transport and log in as a worker does. A pause ends at the next look where it works.
 
     Commits.
-
-    Args:
-        who: the administrator's address, for the record.
     """
-    audit.record(mail.db, who, audit.TEST, mail.site.clock())
     mail.db.commit()  # nobody waits for a lock while a server keeps us waiting
     try:
         plan, make = mail.site.ways_out()

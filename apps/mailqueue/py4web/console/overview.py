@@ -6,7 +6,7 @@ from typing import Any
 
 from py4web import request
 
-from ... import liveness, outbox, queries, statistics, trial
+from ... import audit, liveness, outbox, queries, statistics, trial
 from ...administration import LABELS
 from ...console.parts import SPANS
 from .charts import Chart, highest
@@ -61,7 +61,8 @@ class OverviewPage:
 
     def test(self) -> dict[str, Any]:
         """What came of trying the ways out, and the keys."""
-        tried = trial.try_transports(self._mail, self._console.whose())
+        audit.record(self._mail.db, self._console.whose(), audit.TEST, self._console.now())
+        tried = trial.try_transports(self._mail)
         return {
             "title": TEST_TITLE,
             "trials": tried,
