@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
-from support.browser import Browser
+from support.browser import PASSWORD, Browser
 from support.web2py_site import Web2pySite, member, register
 
 
@@ -50,6 +51,28 @@ def status(site: Web2pySite, address: str) -> str:
 
 
 # --- who -------------------------------------------------------------------------------------
+
+
+def test_who_logs_in_for_a_page_lands_on_it(site: Web2pySite, admin: Browser) -> None:
+    message_id = queued(site, "login@seen.test")
+    pressed = admin.form_to(admin.get("plugin_mailqueue/index"), f"/message/{message_id}/cancel").action
+    list_of = "/plugin_mailqueue/index?search=a%2Bb&next=//evil.test"
+    for asked, method, landed in (
+        (f"plugin_mailqueue/message/{message_id}", "GET", f"/plugin_mailqueue/message/{message_id}"),
+        (list_of[1:], "GET", list_of),
+        (pressed, "POST", "/plugin_mailqueue/index"),
+    ):
+        visitor = site.browser()
+        login = visitor.get(asked) if method == "GET" else visitor.post(asked)
+        [form] = [form for form in visitor.forms(login) if "password" in form.fields]
+        page = visitor.submit(form, email="admin@example.test", password=PASSWORD)
+        assert (page.status_code, "mq-head" in page.text) == (200, True)
+        there = urlsplit(page.url)
+        assert there.netloc == urlsplit(site.browser().url).netloc
+        expected = urlsplit(landed)
+        assert there.path.endswith(expected.path) or f"{there.path}/index".endswith(expected.path)
+        assert sorted(parse_qsl(there.query)) == sorted(parse_qsl(expected.query))
+    assert status(site, "login@seen.test") == "queued"
 
 
 @pytest.mark.parametrize("page", ["index", "message/1", "problems"])

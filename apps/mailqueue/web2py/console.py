@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 from gluon import HTTP, URL, current, redirect
 from gluon.html import XML
@@ -52,10 +53,13 @@ class Console(Parts):
         """Go on only for an administrator.
 
         Raises:
-            HTTP: to the login page, or 403.
+            HTTP: to the login page and from there back, or 403.
         """
         if not self._auth.is_logged_in():
-            redirect(self._auth.settings.login_url)
+            # To the page itself: a path of this application's. To a button's URL nobody can be led.
+            is_page = current.request.env.request_method == "GET"
+            back = self._auth.here() if is_page else self.link()
+            redirect(f"{self._auth.settings.login_url}?_next={quote(back, safe='')}")
         if not self._auth.has_membership(self._role):
             raise self.refusal(NO_MEMBER)
         headers = current.response.headers
