@@ -97,10 +97,13 @@ def _hash(key: str) -> str:
 
 
 def _moment(value: datetime | float) -> float:
-    try:
-        moment = value.timestamp() if isinstance(value, datetime) else _number(value, "send_at")
-    except (ValueError, OverflowError, OSError) as error:
-        raise BadMessage(f"send_at: {error}") from error
+    if isinstance(value, datetime):
+        try:
+            moment = value.timestamp()
+        except (ValueError, OverflowError, OSError) as error:
+            raise BadMessage(f"send_at: {error}.") from error
+    else:
+        moment = _number(value, "send_at", "a datetime or epoch seconds")
     if not -LATEST < moment < LATEST:
         raise BadMessage("send_at: expected a datetime or epoch seconds; this is out of all range.")
     return moment
@@ -116,15 +119,18 @@ def span(value: timedelta | float, argument: str) -> float:
     Raises:
         BadMessage: it is none, or none that is more than 0.
     """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else _number(value, argument)
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    else:
+        seconds = _number(value, argument, "a timedelta or a number of seconds")
     if not (math.isfinite(seconds) and seconds > 0):
-        raise BadMessage(f"{argument}: expected more than 0 seconds.")
+        raise BadMessage(f"{argument}: expected more than 0 seconds, and a finite number of them.")
     return seconds
 
 
-def _number(value: object, argument: str) -> float:
+def _number(value: object, argument: str, expected: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise BadMessage(f"{argument}: expected a number or a date or time, got {type(value).__name__}.")
+        raise BadMessage(f"{argument}: expected {expected}, got {type(value).__name__}.")
     try:
         return float(value)
     except OverflowError as error:
