@@ -194,11 +194,6 @@ def test_a_site_may_hold_what_is_in_doubt_until_somebody_decides(
     assert [m.rcpt_tos[0] for m in smtp.messages] == ["ann@x.test", "bob@x.test", "bob@x.test"]
 
 
-def test_a_site_with_another_word_for_doubt_does_not_start(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="resend"):
-        make_mail(tmp_path, doubt="maybe")
-
-
 # --- priorities ------------------------------------------------------------------------------
 
 

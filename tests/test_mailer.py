@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
+import random
 import socket
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer
+from mailqueue import QueuedMailer, Retention
 from mailqueue.classify import Failure
 from py4web.core import DAL
-from support.mail import SENDER, make_mail, open_causes, rows, statuses, to_server
+from support.mail import SENDER, START, make_mail, open_causes, rows, statuses, to_server
 from support.services import fresh_database
 from support.smtp_faults import Close, Reply
 from support.smtp_server import ScriptedServer, refused_port
@@ -25,6 +28,45 @@ def mail(tmp_path: Path, smtp: ScriptedServer) -> QueuedMailer:
     mail = make_mail(tmp_path)
     to_server(mail, smtp)
     return mail
+
+
+# --- arguments that make no sense -----------------------------------------------------------
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("retry", 5), ("retry", 0), ("retry", {}), ("retention", 7), ("retention", timedelta(days=7)),
+        ("journals", 5), ("journals", False), ("clock", 5), ("clock", "now"), ("rng", 5), ("rng", random),
+        ("connections", 0), ("connections", -1), ("connections", True), ("connections", 1.5),
+        ("connections", None), ("limits", 5), ("limits", {"x.test": 5}), ("doubt", "maybe"), ("doubt", None),
+        ("auth_expires_after", "x"), ("auth_expires_after", 0), ("auth_expires_after", math.nan),
+        ("auth_expires_after", True), ("silence", "x"), ("silence", 0), ("silence", -1), ("silence", None),
+        ("silence", math.inf), ("silence", False),
+    ],
+)  # fmt: skip
+def test_a_site_with_an_argument_that_makes_no_sense_does_not_start(
+    tmp_path: Path, argument: str, value: Any
+) -> None:
+    with pytest.raises(ValueError, match=argument):
+        make_mail(tmp_path, **{argument: value})
+    assert [path.name for path in tmp_path.glob("*.table")] == []
+
+
+@pytest.mark.parametrize("name", ["sent_content", "other_content", "record"])
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, 10**400, True, None, "7", timedelta(days=7)])
+def test_a_retention_that_makes_no_sense_is_refused_by_the_name_of_its_value(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        Retention(**{name: value})
+
+
+def test_times_may_be_timedeltas_and_the_journals_folder_a_path(tmp_path: Path, smtp: ScriptedServer) -> None:
+    hour, journals = timedelta(hours=1), tmp_path / "journals"
+    mail = make_mail(tmp_path, auth_expires_after=hour, silence=hour, journals=journals)
+    mail.queue_for_auth(lambda: {"to": "ann@x.test"}, {})
+    assert rows(mail, "message")[0]["expires_on"] == START + 3600
+    to_server(mail, smtp)
+    mail.process_queue()
+    assert journals.is_dir()
+    assert mail.silence() is None
 
 
 # --- servers that send nothing, settings of the moment -------------------------------------

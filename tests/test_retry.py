@@ -107,6 +107,9 @@ def test_delays_do_not_overflow():
         ("first_delay", 0), ("first_delay", float("nan")), ("factor", 0.5), ("factor", float("inf")),
         ("longest_delay", 59.0), ("jitter", -0.1), ("jitter", 1.0), ("give_up_after", 0),
         ("bounded_attempts", 0), ("hold", 0), ("hold", float("inf")),
+        ("first_delay", "60"), ("first_delay", True), ("longest_delay", None), ("give_up_after", 10**400),
+        ("give_up_after", -(10**400)), ("bounded_attempts", 1.5), ("bounded_attempts", "5"),
+        ("doubt_attempts", True), ("doubt_attempts", None), ("doubt_attempts", float("nan")),
     ],
 )  # fmt: skip
 def test_a_senseless_policy_is_refused_by_the_name_of_its_value(name, value):

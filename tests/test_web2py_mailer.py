@@ -60,6 +60,17 @@ found["attachment"] = mail.Attachment.__name__
     }
 
 
+def test_a_mailer_whose_arguments_make_no_sense_is_not_made(site: Web2pySite) -> None:
+    seen = site.scenario("""
+for name, value in {"retry": 5, "retention": 7, "silence": "x", "auth_expires_after": "x"}.items():
+    try:
+        type(mail)(db, **{name: value})
+    except ValueError as error:
+        found[name] = name in str(error)
+""")
+    assert seen == {"retry": True, "retention": True, "silence": True, "auth_expires_after": True}
+
+
 def test_the_settings_are_the_stock_mailers_and_a_server_is_always_there(site: Web2pySite) -> None:
     site.configure(mail={})
     seen = site.scenario("""

@@ -845,9 +845,3 @@ def test_a_probe_set_by_a_clock_that_was_ahead_is_made_when_the_clock_is_right_a
     clock.advance(-2 * 3600)
     smtp.script.clear()
     assert mail.process_queue()["sent"] == 1
-
-
-@pytest.mark.parametrize("connections", [0, -1, True, 1.5])
-def test_a_number_of_connections_that_is_none_is_refused(tmp_path: Path, connections: Any) -> None:
-    with pytest.raises(ValueError, match="connections"):
-        make_mail(tmp_path, connections=connections)

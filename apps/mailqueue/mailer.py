@@ -26,14 +26,14 @@ from .errors import BadMessage
 from .limits import read_limits
 from .outbox import Retention
 from .problems import Problem
-from .retry import RetryPolicy
+from .retry import RetryPolicy, is_whole
 from .signing.check import dkim_findings
 from .signing.seal import Seal
 from .signing.wanted import marked, wanted
 from .site import Site
 from .tables import define_tables
 from .templated import TemplateMailer
-from .terms import DOUBTS, RESEND, Terms, terms
+from .terms import DOUBTS, RESEND, Terms, span, terms
 from .transports.base import Transport
 from .transports.capture import Captured
 from .transports.configured import check_sender, described, server_described, transport_for, transport_of
@@ -44,6 +44,15 @@ logger = logging.getLogger("mailqueue")
 
 AUTH_EXPIRES_AFTER = 86400.0  # seconds; whoever waits for a link asks for another one by then
 SILENCE_CHECK = 60.0  # seconds between two looks, by a process that queues, whether anybody sends
+
+_NONE = type(None)
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    "retry": ((RetryPolicy, _NONE), "RetryPolicy(…)"),
+    "retention": ((Retention, _NONE), "Retention(…)"),
+    "journals": ((str, os.PathLike, _NONE), "the path of a folder"),
+    "clock": (Callable, "a function without arguments"),
+    "rng": ((random.Random, _NONE), "a random.Random"),
+}
 
 
 class MailQueue(TemplateMailer, ABC):
@@ -78,17 +87,19 @@ class MailQueue(TemplateMailer, ABC):
         Raises:
             TablesMissing: the tables are not there and the DAL may not create them.
             UnsupportedDatabase: the site's database is of a kind that there is no SQL for.
-            ValueError: doubt is neither "resend" nor "hold", connections is less than 1, or
-                limits has an entry that makes no sense.
+            ValueError: an argument makes no sense; the text names it.
         """
-        if isinstance(connections, bool) or not isinstance(connections, int) or connections < 1:
+        _require_kinds(retry=retry, retention=retention, journals=journals, clock=clock, rng=rng)
+        if not is_whole(connections) or connections < 1:
             raise ValueError(f"connections is {connections!r}, expected a whole number from 1 up")
         if doubt not in DOUBTS:
             raise ValueError(f"doubt is {doubt!r}, expected one of {DOUBTS}")
         limits_read = read_limits(limits)
         self.db = db
         self._auth_expires_after = auth_expires_after
-        self._silence = silence
+        if auth_expires_after is not None:
+            self._auth_expires_after = span(auth_expires_after, "auth_expires_after")
+        self._silence = span(silence, "silence")
         self._looked_for_silence = -math.inf
         self.captured = []
         self.wakers = []
@@ -102,7 +113,7 @@ class MailQueue(TemplateMailer, ABC):
             sender=lambda: str(self.settings.sender or ""),
             announce=self.announce,
             seal=Seal(self.configured),
-            journals=journals or _journal_folder(db),
+            journals=os.fspath(journals) if journals else _journal_folder(db),
             policy=retry or RetryPolicy(),
             retention=retention or Retention(),
             connections=connections,
@@ -449,6 +460,13 @@ class MailQueue(TemplateMailer, ABC):
     def announce(self, problem: Problem) -> None:
         """Tell the administrator of a new entry: Python's logging, at ERROR."""
         logger.error("%s", problem)
+
+
+def _require_kinds(**given: object) -> None:
+    for name, value in given.items():
+        kind, expected = _KINDS[name]
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} is {value!r}, expected {expected}")
 
 
 @lru_cache(maxsize=16)  # a site has one sender, and thousands of messages

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
+import sys
 from dataclasses import dataclass
 
 from .classify import Failure
@@ -39,7 +39,9 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         for name in ("first_delay", "factor", "longest_delay", "jitter", "give_up_after", "hold"):
-            _require(math.isfinite(getattr(self, name)), f"{name} must be a finite number")
+            _require(is_finite(getattr(self, name)), f"{name} must be a finite number")
+        for name in ("bounded_attempts", "doubt_attempts"):
+            _require(is_whole(getattr(self, name)), f"{name} must be a whole number")
         _require(self.first_delay > 0, "first_delay must be more than 0 seconds")
         _require(self.factor >= 1, "factor must be at least 1")
         _require(self.longest_delay >= self.first_delay, "longest_delay must not be less than first_delay")
@@ -48,6 +50,18 @@ class RetryPolicy:
         _require(self.bounded_attempts >= 1, "bounded_attempts must be at least 1")
         _require(self.doubt_attempts >= 1, "doubt_attempts must be at least 1")
         _require(self.hold > 0, "hold must be more than 0 seconds")
+
+
+def is_whole(value: object) -> bool:
+    """Whether a setting is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> bool:
+    """Whether a setting is a number that can be reckoned with."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .. import words
-from ..retry import RetryPolicy
+from ..retry import RetryPolicy, is_finite
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,20 @@ class Retention:
         sent_content: the text of a message that was sent; it may hold live links.
         other_content: the text of one that was not, so that it can be tried again.
         record: who, when, what the server said.
+
+    Raises:
+        ValueError: for a value that is no number of seconds; the text names it.
     """
 
     sent_content: float = 7 * 86400.0
     other_content: float = 30 * 86400.0
     record: float = 180 * 86400.0
+
+    def __post_init__(self) -> None:
+        """Refuse what would break when the first message ends."""
+        for name, seconds in vars(self).items():
+            if not (is_finite(seconds) and seconds >= 0):
+                raise ValueError(f"{name} is {seconds!r}, expected a finite number of seconds, 0 or more")
 
     def content(self, status: str) -> float:
         """Seconds for which the content of a message that ended so is kept."""

@@ -70,7 +70,7 @@ class QueuedMailer(AuthMailer, MailQueue, Mailer):  # type: ignore[misc]  # py4w
 
     Raises:
         TablesMissing: the DAL was opened with migrate=False and the tables are not there.
-        ValueError: connections, limits or doubt make no sense.
+        ValueError: an argument from `retry` on makes no sense; the text names it.
     """
 
     Attachment = compose.Attachment

@@ -77,7 +77,7 @@ class QueuedMail(MailQueue, Mail):  # type: ignore[misc]  # web2py has no type h
 
     Raises:
         TablesMissing: the DAL was opened with migrate=False and the tables are not there.
-        ValueError: connections, limits or doubt make no sense.
+        ValueError: an argument from `retry` on makes no sense; the text names it.
     """
 
     Attachment = compose.Attachment
