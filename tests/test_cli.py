@@ -44,6 +44,11 @@ def test_the_manifest_is_printed_and_checked() -> None:
     [
         ("nonsense",),
         ("demo", "--port", "x"),
+        ("demo", "--port", "99999"),
+        ("demo", "--port", "-1"),
+        ("demo", "--port", "0"),
+        ("demo", "--smtp-port", "65536"),
+        ("demo", "--inbox-port", "-4"),
         ("demo", "--check", "--folder", "x"),
         ("manifest", "--what"),
     ],
@@ -61,6 +66,16 @@ def test_a_taken_port_is_a_plain_error() -> None:
         taken.listen()
         answer = run("demo", "--check", "--inbox-port", str(taken.getsockname()[1]))
     assert answer.exit_code == 1
+    assert "Traceback" not in answer.output
+
+
+def test_no_port_is_looked_for_beyond_the_last_one() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 65535))
+        taken.listen()
+        answer = run("demo", "--check", "--port", "65535")
+    assert answer.exit_code == 1
+    assert "no port is free from 65535 to 65535" in answer.output
     assert "Traceback" not in answer.output
 
 

@@ -19,11 +19,20 @@ def main() -> None:
     """An outbound mail queue for py4web and web2py."""
 
 
+_PORT, _PORT_OR_0 = click.IntRange(1, 65535), click.IntRange(0, 65535)
+
+
 @main.command()
 @click.option("--check", is_flag=True, help="Walk the story, say what is seen, exit 0 if all of it held.")
-@click.option("--port", default=8000, show_default=True, help="The site's port; the next free one if taken.")
-@click.option("--smtp-port", default=0, help="The mail catcher's port; any free one by default.")
-@click.option("--inbox-port", default=0, help="The port of its inbox; any free one by default.")
+@click.option(
+    "--port", type=_PORT, default=8000, show_default=True, help="The site's port; the next free one if taken."
+)
+@click.option(
+    "--smtp-port", type=_PORT_OR_0, default=0, help="The mail catcher's port; any free one by default."
+)
+@click.option(
+    "--inbox-port", type=_PORT_OR_0, default=0, help="The port of its inbox; any free one by default."
+)
 @click.option("--folder", type=click.Path(file_okay=False), help="Keep the site's state there.")
 def demo(check: bool, port: int, smtp_port: int, inbox_port: int, folder: str | None) -> None:
     """Run a small site and a mail catcher on this machine, to try everything by hand."""

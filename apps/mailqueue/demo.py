@@ -95,13 +95,14 @@ def running(
 
 
 def _free_from(port: int) -> int:
-    for candidate in range(port, port + 100):
+    last = min(port + 99, 65535)
+    for candidate in range(port, last + 1):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", candidate))
                 return candidate
-    raise RuntimeError(f"no port is free from {port} to {port + 99}; choose another with --port")
+    raise RuntimeError(f"no port is free from {port} to {last}; choose another with --port")
 
 
 def _start(apps: Path, home: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
