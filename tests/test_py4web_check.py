@@ -166,6 +166,7 @@ def test_an_app_that_is_not_there_is_a_wrong_usage(tmp_path: Path) -> None:
         ),
         ("import sys; sys.exit(0)", (), "cannot be loaded: it calls sys.exit('0')"),
         (MAILER, ("--nameserver", "bogus"), "'bogus' is no name server"),
+        (MAILER, ("--selector", "../x"), "'../x' is no selector"),
     ],
 )
 def test_what_could_not_be_looked_at_is_said_to_people_and_to_monitoring(

@@ -74,6 +74,19 @@ def test_without_a_selector_the_key_is_not_looked_for_and_that_is_said() -> None
     assert [one.level for one in found if "DKIM" in one.said] == [NOTE]
 
 
+def test_a_key_whose_place_is_no_name_is_not_published() -> None:
+    selector = ".".join(["s" * 63] * 3) + "." + "s" * 50
+    (problem,) = problems(looked_at(GOOD, Dkim(selector)))
+    assert problem.startswith("No DKIM key is published at sss")
+
+
+def test_a_key_that_cannot_be_looked_up_hides_nothing_else() -> None:
+    with NameServer(broken="s1._domainkey.site.test") as server:
+        found = examine_domain(Records(server.address), "site.test", [Dkim("s1")])
+    assert [one.level for one in found] == [OK, OK, NOTE, OK, OK]
+    assert found[2].said.startswith("A DKIM key could not be looked up: no name server answers for s1.")
+
+
 def test_an_address_has_a_reverse_name_or_that_is_noted() -> None:
     with NameServer() as server:
         records = Records(server.address)
@@ -110,3 +123,17 @@ def test_a_name_server_is_an_address_and_may_have_a_port(given: str, read: tuple
 def test_what_is_no_name_server_is_refused_before_anything_is_looked_at(given: str) -> None:
     with pytest.raises(sender_domain.BadNameserver, match="expected an IP address"):
         check.Wanted(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "../x", "x.", ".x", "a..b", "a b", "-a", "a-", "a@b", "s1\n", "ü", "s" * 64, "s." * 126 + "s2s"],
+)
+def test_what_is_no_selector_is_refused_before_anything_is_looked_at(given: str) -> None:
+    with pytest.raises(check.BadSelector, match="is no selector"):
+        check.Wanted(selector=given)
+
+
+@pytest.mark.parametrize("given", ["s1", "2026", "a-b", "s1.mail", "my_key", "s" * 63])
+def test_a_selector_is_one_name_or_several_parted_by_dots(given: str) -> None:
+    assert check.Wanted(selector=given).selector == given

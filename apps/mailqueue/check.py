@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from . import database, problems, queries, sender_domain, trial
 from .classify import DeliveryError, SiteFault
+from .errors import MailQueueError
 from .findings import NOTE, OK, PROBLEM, Finding, as_json, as_text, exit_code
 from .limits import domain_of
 from .mailer import MailQueue
@@ -18,6 +19,10 @@ from .signing import dkim
 from .transports.configured import check_sender
 
 _SLOW_KEYS = "See that gpg, and the functions that give keys for DKIM, answer at once."
+
+
+class BadSelector(MailQueueError):
+    """What is given as the selector of a DKIM key is none."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Wanted:
 
     Raises:
         BadNameserver: the name server is none.
+        BadSelector: the selector is none.
     """
 
     nameserver: str | None = None
@@ -39,6 +45,10 @@ class Wanted:
         """Refuse what cannot be asked, before anything is looked at."""
         if self.nameserver is not None:
             sender_domain.address_and_port(self.nameserver)
+        if self.selector is not None and not dkim.is_selector(self.selector):
+            raise BadSelector(
+                f"{self.selector!r} is no selector: expected the name of a DKIM key, such as 's1'"
+            )
 
 
 def report(

@@ -106,11 +106,13 @@ class Records:
         return [record.target.to_text(omit_final_dot=True) for record in self._ask(name, "PTR")]
 
     def _ask(self, name: str, kind: str) -> list[Any]:
-        resolver = self._dns.resolver
+        resolver, names = self._dns.resolver, self._dns.name
         try:
             return list(self._resolver.resolve(name, kind))
         except (resolver.NXDOMAIN, resolver.NoAnswer):
             return []
+        except (names.EmptyLabel, names.BadEscape, names.LabelTooLong, names.NameTooLong):
+            return []  # nothing can be published at what is no name
         except (self._dns.exception.DNSException, OSError) as error:
             raise Unreachable(f"no name server answers for {name}: {error}") from error
 
@@ -126,7 +128,7 @@ def examine_domain(records: Records, domain: str, keys: Sequence[Dkim] = ()) -> 
         Unreachable: no name server answers.
     """
     found = [_answers(records, domain), _spf(records.texts(domain), domain)]
-    found += [_dkim(records, domain, key) for key in keys or (None,)]
+    found += [_dkim_or_why_not(records, domain, key) for key in keys or (None,)]
     return [*found, *_dmarc(records, domain)]
 
 
@@ -163,6 +165,14 @@ def _spf(texts: list[str], domain: str) -> Finding:
             "End it with -all or ~all.",
         )
     return Finding(OK, f"{domain} publishes an SPF record ({policies[0]}). See that it names your provider.")
+
+
+def _dkim_or_why_not(records: Records, domain: str, dkim: Dkim | None) -> Finding:
+    """A key may lie in a zone of its own, whose fault is not to hide what else was found."""
+    try:
+        return _dkim(records, domain, dkim)
+    except Unreachable as error:
+        return Finding(NOTE, f"A DKIM key could not be looked up: {error}.")
 
 
 def _dkim(records: Records, domain: str, dkim: Dkim | None) -> Finding:

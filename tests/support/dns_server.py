@@ -25,13 +25,15 @@ class NameServer:
 
     Args:
         records: name and type -> records as in a zone file; what is not there does not exist.
+        broken: a name that it knows of, and has lost.
 
     Attributes:
         address: what to ask, as "address:port".
         asked: the questions, as name and type.
     """
 
-    def __init__(self, records: dict[tuple[str, str], list[str]] | None = None):
+    def __init__(self, records: dict[tuple[str, str], list[str]] | None = None, broken: str = ""):
+        self._broken = broken
         self.records = dict(GOOD if records is None else records)
         self.asked: list[tuple[str, str]] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -65,7 +67,9 @@ class NameServer:
         answer = dns.message.make_response(query)
         answer.flags |= dns.flags.RA
         found = self.records.get((name, kind))
-        if found:
+        if name == self._broken:
+            answer.set_rcode(dns.rcode.SERVFAIL)
+        elif found:
             answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", kind, *found))
         elif not any(known == name for known, _ in self.records):
             answer.set_rcode(dns.rcode.NXDOMAIN)

@@ -100,12 +100,17 @@ def checked_keys(keys: Any) -> list[DkimKey]:
     return [_checked(key) for key in several]
 
 
+def is_selector(text: object) -> bool:
+    """Whether a key can be called so in the DNS (RFC 6376 section 3.1), "_" being taken for a letter too."""
+    return isinstance(text, str) and bool(_NAME.fullmatch(text)) and len(text) <= 253
+
+
 def _checked(given: Any) -> DkimKey:
     selector, domain = getattr(given, "selector", None), getattr(given, "domain", None)
     if not selector or not hasattr(given, "key"):
         raise key_fault("dkim-key", f"dkim holds {type(given).__name__}, expected dkim_key(…)")
     for what, name in (("selector", selector), ("domain", domain or "any.test")):
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 253:
+        if not is_selector(name):  # a domain is written alike
             raise key_fault("dkim-key", f"the {what} of a key, {str(name)[:100]!r}, is no name for the DNS")
     return DkimKey(selector, given.key, domain)
 
