@@ -130,7 +130,7 @@ def set_password(visitor: Browser, way: str, link: str, password: str) -> bool:
     """Follow a link to set another password. Whether it worked."""
     if way == "form":
         page = visitor.get(link)
-        if page.status_code == 404:
+        if page.history:
             return False
         [form] = [form for form in visitor.forms(page) if "new_password" in form.fields]
         answer = visitor.submit(form, new_password=password, new_password_again=password)

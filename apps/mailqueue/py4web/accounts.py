@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeGuard
 
-from py4web import HTTP, URL, request
+from py4web import URL, redirect, request
 from py4web.utils.auth import Auth, b16e, prevent_open_redirect
 from pydal.validators import IS_NOT_IN_DB, Validator
-from yatl.helpers import DIV, A, P
 
 from .. import tokens
 from ..database import MYSQL, begin_writing, engine, faults, has_undone_all, savepoint
@@ -277,17 +276,17 @@ class Accounts:
         holds = ends is not None and ends > self._mail.site.clock()
         found = users.action_token == f"{RESET}{token}" if holds else users.id == 0
         if self._is_page("reset_password") and self._db(found).isempty():
-            raise HTTP(404, self._ended_link())
+            self._offer_another_link()
         return found
 
-    def _ended_link(self) -> str:
-        """What somebody reads who follows a link too late, or twice; stock Auth shows an empty page."""
-        told = self._auth.param.messages
-        again = URL(
-            self._auth.route, "request_reset_password", use_appname=self._auth.param.use_appname_in_redirects
-        )
-        page = DIV(P(told["flash"]["link-expired"]), P(A(told["buttons"]["lost-password"], _href=again)))
-        return str(page.xml())
+    def _offer_another_link(self) -> None:
+        """Lead who follows a link too late, or twice, to where to ask for another one, in the host's layout.
+
+        Stock Auth shows an empty page.
+        """
+        self._auth.flash.set(self._auth.param.messages["flash"]["link-expired"])
+        page = "request_reset_password" if self._auth.allows("request_reset_password") else "login"
+        redirect(URL(self._auth.route, page, use_appname=self._auth.param.use_appname_in_redirects))
 
     def reset_password(self, token: str | None, new_password: Any, new_password2: Any) -> dict[str, Any]:
         """Set another password with a token, once."""
