@@ -92,14 +92,23 @@ def test_cron_sends_what_is_due(site: Web2pySite, smtp: ScriptedServer) -> None:
     assert [one.rcpt_tos for one in smtp.messages] == [("cron@example.test",)]
 
 
+@pytest.mark.parametrize(
+    ("sender", "code", "said"),
+    [
+        (SENDER, 0, "ok      The mail server can be reached"),
+        ("you@example.com", 1, "PROBLEM The sender address is still the example"),
+    ],
+)
 def test_the_check_says_what_is_wrong_and_that_is_its_exit_code(
-    site: Web2pySite, smtp: ScriptedServer
+    site: Web2pySite, smtp: ScriptedServer, sender: str, code: int, said: str
 ) -> None:
     script = "applications/app/private/plugin_mailqueue/check.py"
-    site.configure(mail={"server": f"127.0.0.1:{smtp.port}", "sender": "you@example.com", "tls": False})
+    site.configure(mail={"server": f"127.0.0.1:{smtp.port}", "sender": sender, "tls": False})
+    before = len(site.log)
     with site.process("run_file", script) as checking:
-        assert checking.wait(60) == 1, site.log
-    assert "PROBLEM The sender address is still the example" in site.log
+        assert checking.wait(60) == code, site.log
+    assert said in site.log[before:]
+    assert "Traceback" not in site.log[before:]
     assert smtp.messages == []
 
 

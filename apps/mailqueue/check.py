@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import os
 import socket
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 from . import database, problems, queries, sender_domain, trial
 from .classify import DeliveryError, SiteFault
@@ -76,6 +80,18 @@ def run(mails: Iterable[MailQueue], tell: Callable[[str], object] = print) -> in
         The exit code.
     """
     return report([finding for mail in mails for finding in examine(mail)], tell)
+
+
+def run_and_exit(mails: Iterable[MailQueue]) -> NoReturn:
+    """run(), and end the process with its exit code.
+
+    At once: web2py's shell prints a traceback of any sys.exit().
+    """
+    status = run(mails)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def examine(mail: MailQueue, wanted: Wanted = Wanted()) -> list[Finding]:

@@ -3,8 +3,6 @@
 web2py.py -S yourapp -M -R applications/yourapp/private/plugin_mailqueue/check.py
 """
 
-import sys
+from plugin_mailqueue.check import run_and_exit
 
-from plugin_mailqueue.check import run
-
-sys.exit(run([mail]))
+run_and_exit([mail])
