@@ -5,7 +5,9 @@ The time stands still and the queue is always filled alike, so that pictures cha
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -53,6 +55,15 @@ def make(browser: Browser, folder: Path) -> None:
             context.close()
 
 
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Makes the pictures of the administrator's pages.")
+    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES, help="docs/images by default")
+    folder = parser.parse_args().folder
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    with chromium() as browser:
+        make(browser, folder)
+
+
 if __name__ == "__main__":
-    with chromium() as found:
-        make(found, Path(sys.argv[1]) if sys.argv[1:] else IMAGES)
+    main()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -346,3 +350,45 @@ def test_the_pictures_of_the_documentation_can_be_made_anew(chrome: Any, tmp_pat
     screenshots.make(chrome, tmp_path)
     shown = {path.name for path in (Path(__file__).parent.parent / "docs" / "images").glob("*.png")}
     assert {path.name for path in tmp_path.glob("*.png")} == shown
+
+
+SCREENSHOTS = [sys.executable, str(Path(__file__).with_name("screenshots.py"))]
+
+
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--what", 2)])
+def test_an_option_of_the_picture_maker_is_no_folder(tmp_path: Path, option: str, code: int) -> None:
+    needs("browser")
+    answer = subprocess.run(
+        [*SCREENSHOTS, option], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.returncode == code, answer
+    assert "usage: screenshots.py" in answer.stdout + answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_maker_that_is_ended_ends_what_it_started(tmp_path: Path) -> None:
+    needs("browser")
+    environment = {**os.environ, "PICTURES_OF": str(tmp_path)}  # which whatever it starts inherits
+    with subprocess.Popen([*SCREENSHOTS, str(tmp_path)], env=environment) as running:
+        for _pause in range(600):
+            if (tmp_path / "admin.png").exists():
+                break
+            time.sleep(0.05)
+        assert any("py4web" in command for command in _processes_of(tmp_path))
+        running.terminate()
+        assert running.wait(30) == 1
+    for _pause in range(200):  # the browser sees by itself that nobody is there any more
+        if not _processes_of(tmp_path):
+            break
+        time.sleep(0.05)
+    assert _processes_of(tmp_path) == []
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """The command lines of the processes that make pictures for this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is somebody else's
+            if f"PICTURES_OF={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
