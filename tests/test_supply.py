@@ -8,7 +8,6 @@ from mailqueue.supply import (
     AHEAD_OCTETS,
     AHEAD_SECONDS,
     AT_ONCE,
-    BATCH_SECONDS,
     FOR_EACH,
     IN_HAND,
     MOST_BATCHES,
@@ -87,20 +86,13 @@ def test_what_lies_ready_is_bounded_in_octets_too(supply, clock):
     assert supply.lacking(1) == AT_ONCE
 
 
-def test_batches_grow_while_they_are_used_up_quickly_and_not_for_ever(supply, clock):
+def test_as_many_are_claimed_at_once_as_the_connections_have_to_do_meanwhile(supply):
     sizes = []
-    for _ in range(6):
+    for out in (0, 100, 101, 900, 5000):
+        for number in range(out):
+            supply.handed_out(number, 2000)
         sizes.append(supply.batch(100))
-        clock.advance(BATCH_SECONDS / 2)
-        supply.claimed(sizes[-1], 100)
-    assert sizes == [100, 200, 400, 800, 100 * MOST_BATCHES, 100 * MOST_BATCHES]
-
-
-@pytest.mark.parametrize(("found", "seconds"), [(99, 0.0), (100, BATCH_SECONDS * 2)])
-def test_a_batch_that_is_not_full_or_lasts_is_large_enough(supply, clock, found, seconds):
-    clock.advance(seconds)
-    supply.claimed(found, 100)
-    assert supply.batch(100) == 100
+    assert sizes == [100, 100, 101, 900, 100 * MOST_BATCHES]
 
 
 def test_a_server_is_slow_once_messages_usually_take_long(supply):

@@ -760,6 +760,56 @@ def test_mail_of_another_priority_that_comes_meanwhile_goes_out_with_the_same_dr
     assert claims[0] == words.PRIORITIES and (words.NORMAL,) in claims
 
 
+def noted(monkeypatch: pytest.MonkeyPatch, name: str, told: list[tuple[str, int]]) -> None:
+    """Have each call of a verb of the outbox told, with the number of messages that it is about."""
+    verb = getattr(outbox, name)
+
+    def telling(db: Any, *arguments: Any, **options: Any) -> Any:
+        found = verb(db, *arguments, **options)
+        told.append((name, len(found if name == "claim" else arguments[0])))
+        return found
+
+    monkeypatch.setattr(outbox, name, telling)
+
+
+def test_what_is_claimed_is_handed_out_before_more_is_claimed(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    for name in ("claim", "contents"):
+        noted(monkeypatch, name, told)
+    for number in range(worker.BATCH + 10):
+        mail.send(f"user{number}@x.test")
+    assert mail.process_queue()["sent"] == worker.BATCH + 10
+    second = [place for place, (name, _) in enumerate(told) if name == "claim"][1]
+    assert sum(number for name, number in told[:second] if name == "contents") == worker.BATCH
+
+
+def test_what_was_sent_last_is_written_down_in_smaller_groups(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    noted(monkeypatch, "finish", told)
+    monkeypatch.setattr(worker, "GROUP_SECONDS", 1000.0)
+    smtp.script["rcpt"] = {"user149@x.test": Late(0.2)}
+    for number in range(150):
+        mail.send(f"user{number}@x.test")
+    assert mail.process_queue()["sent"] == 150
+    assert len(told) > 1 and all(number < worker.GROUP for _, number in told)
+
+
+def test_mail_is_asked_for_once_before_what_was_sent_is_written_down_and_once_after(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    for name in ("claim", "finish"):
+        noted(monkeypatch, name, told)
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 1000.0)
+    mail.send("ann@x.test")
+    assert mail.process_queue()["sent"] == 1
+    assert told == [("claim", 1), ("claim", 0), ("finish", 1), ("claim", 0)]
+
+
 def test_a_message_that_the_server_lets_wait_holds_up_nobody_though_the_turn_is_over(
     mail: QueuedMailer, smtp: ScriptedServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

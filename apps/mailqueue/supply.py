@@ -16,13 +16,12 @@ FOR_EACH = 4  # and with those that lie ready for it meanwhile, however slow it 
 WORTH_A_LOOK = 0.25  # of what is to lie ready: for less the texts are not read
 AT_ONCE = 100  # messages whose texts are read together
 MOST_BATCHES = 10  # times the smallest batch that may be claimed at once
-BATCH_SECONDS = 1.0  # within which a full batch that is used up is too small
 ABSENT_SECONDS = 0.25  # for which a priority is not asked for that there was no mail of, but of others
 SLOW = 0.001  # seconds for a message from which on it is the server that is waited for
 _STEADY = 20  # messages of which the usual time is the average, more or less
 _WINDOW = 0.1  # seconds over which the rate is measured
-_SHORTEST = 0.01  # seconds that are enough, where so many messages came back:
-_ENOUGH = 20
+_SHORTEST = 0.003  # seconds that are enough, where so many messages came back:
+_ENOUGH = 8
 
 
 class Supply:
@@ -37,7 +36,6 @@ class Supply:
         self._sizes: dict[int, int] = {}
         self._octets = 0
         self._rate, self._back, self._since = 0.0, 0, clock()
-        self._batches, self._claimed_on = 1, clock()
         self._absent: dict[int, float] = {}  # priority -> until when it is not asked for
         self._usual = 0.0  # seconds that a message takes
 
@@ -83,15 +81,8 @@ class Supply:
             self._rate, self._back, self._since = self._back / passed, 0, self._clock()
 
     def batch(self, smallest: int) -> int:
-        """How many messages to claim at once."""
-        return smallest * self._batches
-
-    def claimed(self, found: int, smallest: int) -> None:
-        """So many were found; where a batch does not last, the next one is larger."""
-        now = self._clock()
-        if found == self.batch(smallest) and now - self._claimed_on < BATCH_SECONDS:
-            self._batches = min(2 * self._batches, MOST_BATCHES)
-        self._claimed_on = now
+        """How many messages to claim at once: as many as the connections have to do meanwhile."""
+        return min(max(smallest, len(self._sizes)), MOST_BATCHES * smallest)
 
     def to_ask_for(self, priorities: Sequence[int]) -> list[int]:
         """Those of which there may be mail: each that is asked for costs a statement."""

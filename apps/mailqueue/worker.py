@@ -46,6 +46,7 @@ BITE_SECONDS = (
 )
 BULK_SECONDS = 1.0  # for that after each drain
 GROUP = 200  # messages finished in one transaction, at most
+LAST_GROUP = 100  # and where all mail is with the connections
 GROUP_SECONDS = 0.5  # and how long a finished one may wait for it
 FIRST_SECONDS = 0.01  # without any answer yet, after which the server is taken for a slow one
 MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
@@ -153,7 +154,8 @@ class _Drain:
         self._bitten = self._flushed
         self._patience = float("inf")
         self._wait = FIRST_SECONDS
-        self._found_none = float("-inf")
+        self._claimed_on = float("-inf")
+        self._found_none = False  # at the last claim
         self._over_since: float | None = None
         self._overtaker = words.NORMAL  # how urgent: less urgent mail has its turn before it overtakes again
 
@@ -164,7 +166,7 @@ class _Drain:
                 self._take_results()
                 self._enlist_all()  # the server may be slow from now on
                 self._look_around()
-                if len(self._done) >= GROUP or time.monotonic() - self._flushed > GROUP_SECONDS:
+                if len(self._done) >= self._group() or time.monotonic() - self._flushed > GROUP_SECONDS:
                     self._flush()
             self._end_senders(GRACE)
             self._flush()
@@ -176,6 +178,10 @@ class _Drain:
             raise
         finally:
             self._end_senders(GRACE)
+
+    def _group(self) -> int:
+        """How many messages are worth a transaction; fewer once there is nothing else to do meanwhile."""
+        return LAST_GROUP if self._found_none and not self._claimed else GROUP
 
     def _goes_on(self) -> bool:
         self._dispatch()
@@ -208,7 +214,10 @@ class _Drain:
         """Messages to begin now, as many as may lie ready; they count as at work."""
         chosen: list[Claimed] = []
         octets = 0
-        while len(chosen) < most and octets <= AHEAD_OCTETS and (claimed := self._next()):
+        while len(chosen) < most and octets <= AHEAD_OCTETS:
+            claimed = self._first_with_room() if chosen else self._next()
+            if claimed is None:
+                break  # what is chosen does not wait for a claim
             self._at_work[claimed.id] = claimed
             chosen.append(claimed)
             octets += claimed.byte_size or 0
@@ -266,18 +275,19 @@ class _Drain:
     def _claim(self) -> bool:
         if self._ways.probing and self._at_work:
             return False
-        if not self._pace.connections:
-            return False
-        if self._at_work and time.monotonic() - self._found_none < LOOK_SECONDS:
+        if not self._pace.connections or self._has_just_asked():
             return False
         most = 1 if self._ways.probing else self._supply.batch(self._batch)
         asked = self._supply.to_ask_for(words.PRIORITIES) if self._at_work else words.PRIORITIES
         found = self._take(most, asked)
-        self._supply.claimed(len(found), self._batch)
         self._claimed.extend(found)
-        if not found:
-            self._found_none = time.monotonic()
+        self._claimed_on, self._found_none = time.monotonic(), not found
         return bool(found)
+
+    def _has_just_asked(self) -> bool:
+        """Whether nothing was found a moment ago, and there is something left to do before the end."""
+        is_left = self._found_none and bool(self._at_work or self._done)
+        return is_left and time.monotonic() - self._claimed_on < LOOK_SECONDS
 
     def _let_urgent_overtake(self) -> None:
         """A slow server may take minutes for what is claimed; urgent mail does not wait for it.
