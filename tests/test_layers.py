@@ -95,13 +95,14 @@ HOUSE = [
     mailer: arguments templated
     administration: mailer export
     export
-    trial: mailer
+    stoppages: mailer
+    trial: mailer stoppages
     check: mailer trial
     replies: mailer
     timeline
     pending_accounts
     preview
-    console/*: administration pending_accounts replies timeline
+    console/*: administration pending_accounts replies stoppages timeline
     """,
     """
     celery

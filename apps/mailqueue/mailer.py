@@ -159,19 +159,30 @@ class MailQueue(TemplateMailer, ABC):
             return Plan.of([self._transport], settings.routes, place="")
         return Plan.of(settings.transports, settings.routes)
 
-    def transport_names(self) -> list[str]:
-        """The names of the ways out by today's settings, as far as they can be made, in their order."""
+    def known_ways(self) -> tuple[Plan, dict[Spec, str]]:
+        """The ways out by today's settings, and the transports' names in their order.
+
+        Of those only that a drain can use: it can make them, and no other before them has the same
+        name. Where the settings make no sense, there is one way, and it has no name.
+        """
         try:
             plan, make = self.site.ways_out()
         except SiteFault:
-            return []
-        names = []
+            return Plan(self._transport), {}
+        names: dict[Spec, str] = {}
         for spec in plan.leaves:
             try:
-                names.append(str(make(spec).name))
+                name = str(make(spec).name)
             except Exception as error:  # noqa: BLE001 - a drain enters it in the problem log
                 logger.info("a transport has no name: %s", classify_exception(words.CONFIG, error).text)
-        return list(dict.fromkeys(names))
+                continue
+            if name not in names.values():
+                names[spec] = name
+        return plan, names
+
+    def transport_names(self) -> list[str]:
+        """The names of the transports that a drain can use, in their order."""
+        return list(self.known_ways()[1].values())
 
     def check_transports(self) -> None:
         """Enter in the problem log what is wrong with the ways out, dkim= and their files. Never raises."""

@@ -338,3 +338,8 @@ def advice(failure: Failure, transport: str = "", place: str = "") -> Advice:
         remedy = _OF_A_TRANSPORT[failure.rule].format(transport=transport, place=place)
     waits = failure.kind == words.CONFIGURATION or failure.stage in words.TRANSPORT_STAGES
     return Advice(found.summary, f"{remedy} {NO_MAIL_LOST}" if waits else remedy)
+
+
+def without_waiting(remedy: str) -> str:
+    """A remedy without the assurance for mail that waits."""
+    return remedy.removesuffix(f" {NO_MAIL_LOST}")

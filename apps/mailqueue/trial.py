@@ -16,8 +16,9 @@ from .errors import BadAddress
 from .findings import Finding
 from .mailer import MailQueue
 from .masking import HIDDEN
-from .remedies import advice
+from .remedies import advice, without_waiting
 from .signing.check import key_findings
+from .stoppages import OTHERS_SEND, Passage
 from .told import Told
 from .transports import smtp_offers
 from .transports.base import Transport
@@ -113,7 +114,13 @@ def try_transports(mail: MailQueue) -> list[Trial]:
         plan, make = mail.site.ways_out()
     except Exception as error:  # noqa: BLE001 - it is what is asked for
         return [_not_made(mail, error)]
-    return [_try(mail, partial(make, spec)) for spec in plan.leaves]
+    tried = [_try(mail, partial(make, spec)) for spec in plan.leaves]
+    passage = Passage(mail, [one.transport for one in tried if one.failure])
+    return [_without_waiting(one) if passage.extent([one.transport]) == OTHERS_SEND else one for one in tried]
+
+
+def _without_waiting(tried: Trial) -> Trial:
+    return replace(tried, remedy=without_waiting(tried.remedy))
 
 
 def _try(mail: MailQueue, make: Callable[[], Transport]) -> Trial:

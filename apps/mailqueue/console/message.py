@@ -8,6 +8,7 @@ from typing import Any
 from yatl.helpers import INPUT, OPTION, SELECT, P
 
 from .. import administration, audit, outbox, queries, words
+from ..stoppages import is_held_up
 from ..timeline import next_step, timeline
 from ..told import Told
 from .buttons import buttons
@@ -51,7 +52,6 @@ class Message:
             Exception: Parts.refusal(): there is none.
         """
         message = self.found(message_id)
-        stopped = bool(queries.stoppages(self._mail.db))
         return {
             "title": self.title(TITLE, message),
             "message": message,
@@ -61,7 +61,7 @@ class Message:
             "corrections": self._corrections(message),
             "mistyped": None,
             "events": timeline(message, audit.of_message(self._mail.db, message_id)),
-            "next_step": next_step(message, stopped, self._parts.now()),
+            "next_step": next_step(message, is_held_up(self._mail, message), self._parts.now()),
         }
 
     def found(self, message_id: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from yatl.helpers import BUTTON, FORM, SPAN
 
 from .. import queries, rulebook, words
 from ..administration import LABELS, STORED, relative, said
-from ..remedies import NO_MAIL_LOST, NO_WORKER, OF_TRANSPORTS
+from ..remedies import NO_MAIL_LOST, NO_WORKER, OF_TRANSPORTS, without_waiting
 from ..tables import local_time
 from ..told import Told
 from .refusals import Refusal
@@ -166,11 +166,17 @@ class Parts(Speech):
         """The HTML part of a mail as a document for a sandboxed frame."""
         return _NOTHING_REMOTE + _LOADING.sub(r"\1x-", _LEADING.sub("x-href=", html))
 
-    def remedy(self, remedy: str | None) -> str:
-        """A stored remedy, in the language of this request."""
-        own, waits, _ = (remedy or "").partition(f" {NO_MAIL_LOST}")
+    def remedy(self, remedy: str | None, waits: bool = True) -> str:
+        """A stored remedy, in the language of this request.
+
+        Args:
+            remedy: as it is stored.
+            waits: whether mail may wait for it, so that it is to be said that none is lost.
+        """
+        stored = remedy or ""
+        own = without_waiting(stored)
         said = self.say(Told.read(own, OF_TRANSPORTS))
-        return f"{said} {self.say(NO_MAIL_LOST)}" if waits else said
+        return f"{said} {self.say(NO_MAIL_LOST)}" if waits and own != stored else said
 
     def stored(self, text: str | None) -> str:
         """A sentence that was stored with its values in it, in the language of this request."""

@@ -9,7 +9,7 @@ None of this raises when a site loads: what makes no sense is a SiteFault once a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from types import NoneType
@@ -183,17 +183,19 @@ class Plan:
             _check_category(found.category)
             _check_domain("sender_domain", found.sender_domain)
             _check_domain("recipient_domain", found.recipient_domain)
-        for spec in plan._specs():
+        for spec in plan.specs:
             _check(spec)
         return plan
 
-    def _specs(self) -> Iterable[Spec]:
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """The usual transports, and those of each route."""
         return (self.usual, *(found.to for found in self.routes))
 
     @property
     def leaves(self) -> tuple[Spec, ...]:
         """Every URL and function in it, each once, in order of preference."""
-        return tuple(dict.fromkeys(leaf for spec in self._specs() for leaf in order(spec, 0)))
+        return tuple(dict.fromkeys(leaf for spec in self.specs for leaf in order(spec, 0)))
 
     def place_of(self, leaf: Spec) -> str:
         """The setting of the mailer that a URL or function of the plan stands in; "" is the single server."""

@@ -20,6 +20,7 @@ from ..console.parts import HOSTS_POLICY, TEMPLATES, TITLES, Parts
 from ..console.refusals import NO_MEMBER, NOT_SIGNED, Refusal
 from ..languages import Language
 from ..rendering import escaped, filled_in
+from ..stoppages import stoppages
 from ..version import __version__
 
 CONTROLLER = "plugin_mailqueue"
@@ -142,7 +143,7 @@ class Console(Parts):
         db = self.mail.db
         self.mail.silence()  # where nobody sends, that is an entry to be shown
         return {
-            "stoppages": queries.stoppages(db),
+            "stoppages": stoppages(self.mail),
             "open_problems": queries.open_problems(db),
             "may_act": self.may_act(),
         }

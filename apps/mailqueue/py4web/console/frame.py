@@ -18,6 +18,7 @@ from ... import liveness, queries
 from ...console.parts import HOSTS_POLICY, TEMPLATES, TITLES
 from ...console.refusals import Refusal, not_by_link
 from ...selection import Selection
+from ...stoppages import stoppages
 from .access import may_act
 from .fixtures import ActingOnly, MembersOnly, SignedOnly, Spoken
 from .parts import Parts
@@ -181,7 +182,7 @@ class Console(Parts):
         self.mail.silence()  # where nobody sends, that is an entry to be shown
         self.mail.check_base_url(self.auth)  # and where links would lead nowhere
         return {
-            "stoppages": queries.stoppages(db),
+            "stoppages": stoppages(self.mail),
             "open_problems": queries.open_problems(db),
             "any_held": queries.any_held_back(db, self.now()),
             "may_act": may_act(),
