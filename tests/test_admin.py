@@ -281,6 +281,21 @@ def hold_back(queue: Queue, address: str) -> int:
     return message_id
 
 
+def test_a_message_that_waits_without_having_been_tried_says_what_for(admin: Browser, queue: Queue) -> None:
+    later = queue.put(terms_given={"send_at": time.time() + 7200})
+    page = admin.get(f"mailqueue/message/{later}").text
+    assert "It is to be sent later." in page
+    assert re.search(r"It is sent at the time that its send_at says\. <time [^>]*>\(in 2 h\)", page)
+    held = hold_back(queue, "ann@busy.test")
+    over_a_limit = admin.get(f"mailqueue/message/{held}").text
+    assert "It waits for its place: a limit, or its server," in over_a_limit
+    assert "It is sent by itself once it has a place." in over_a_limit
+    for told in ("It waits for a worker", "tried again"):
+        assert told not in page + over_a_limit
+    waiting = admin.get(f"mailqueue/message/{queue.put()}").text
+    assert "It waits for a worker." in waiting and "It is the next to be sent." in waiting
+
+
 def test_what_is_held_back_is_shown_with_the_reason_and_can_be_let_go(admin: Browser, queue: Queue) -> None:
     assert "Held back" not in admin.get("mailqueue").text
     assert "No mail is held back" in admin.get("mailqueue/held").text
@@ -1345,7 +1360,18 @@ def test_the_pages_are_in_the_hosts_own_layout(admin: Browser, queue: Queue) -> 
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(-5, "just now"), (5, "in a moment"), (-90, "1 min ago"), (7200, "in 2 h"), (-200000, "2 d ago")],
+    [
+        (-200000, "2 d ago"),
+        (-7199, "1 h ago"),
+        (-119, "1 min ago"),
+        (-5, "just now"),
+        (29, "in a moment"),
+        (117, "in 2 min"),
+        (3569, "in 59 min"),
+        (3570, "in 1 h"),
+        (7194, "in 2 h"),
+        (86399, "in 1 d"),
+    ],
 )
 def test_a_span_of_time_is_told_in_words(seconds: float, told: str) -> None:
     assert relative(seconds) == told

@@ -93,7 +93,7 @@ HOUSE = [
     callers
     templated
     mailer: arguments templated
-    administration: mailer export
+    administration: mailer export timeline
     export
     stoppages: mailer
     trial: mailer stoppages

@@ -15,7 +15,13 @@ def attempt(number: int, started_on: float | None, transport: str | None = "smtp
 
 def message(**values: Any) -> dict[str, Any]:
     usual = {"created_on": 1.0, "finished_on": None, "status": words.QUEUED, "attempts_list": []}
-    return {**usual, "due": None, "has_content": True, "was_made": True, **values}
+    waiting = {"recipients_list": [], "due": None, "crashes": None, "failure_kind": None}
+    return {**usual, **waiting, "has_content": True, "was_made": True, **values}
+
+
+def held(due: float, held_by: str | None = "domain:x.test") -> dict[str, Any]:
+    """A recipient that waits."""
+    return {"due": due, "held_by": held_by}
 
 
 def test_attempts_of_one_hand_over_are_one_event_and_everything_is_in_order() -> None:
@@ -41,6 +47,18 @@ def test_damaged_rows_are_told_as_far_as_they_go() -> None:
     ("values", "held_up", "told"),
     [
         ({"status": words.QUEUED, "due": 5.0}, False, "next to be sent"),
+        ({"status": words.QUEUED, "due": 50.0}, False, "send_at"),
+        ({"status": words.QUEUED, "due": 50.0}, True, "send_at"),
+        ({"status": words.QUEUED, "due": 50.0, "crashes": 2}, False, "tried again by itself"),
+        ({"status": words.QUEUED, "due": 50.0, "recipients_list": [held(50.0)]}, False, "has a place"),
+        ({"status": words.QUEUED, "due": 5.0, "recipients_list": [held(5.0)]}, False, "next to be sent"),
+        ({"status": words.QUEUED, "due": 50.0, "recipients_list": [held(50.0)]}, True, "held up"),
+        (
+            {"status": words.DEFERRED, "due": 40.0, "recipients_list": [held(50.0), held(40.0, None)]},
+            False,
+            "tried again by itself",
+        ),
+        ({"status": words.QUEUED, "due": 50.0, "failure_kind": words.CONFIGURATION}, False, "tried again"),
         ({"status": words.DEFERRED, "due": 50.0}, False, "tried again by itself"),
         ({"status": words.DEFERRED, "due": 50.0}, True, "once sending is no longer held up"),
         ({"status": words.IN_DOUBT, "due": 50.0}, False, "tried again by itself"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from . import audit, bulk, compose, ledger, liveness, outbox, problems, queries, words
+from . import audit, bulk, compose, ledger, liveness, outbox, problems, queries, timeline, words
 from .errors import BadAddress
 from .export import as_csv
 from .mailer import MailQueue
@@ -41,6 +42,8 @@ MEANINGS = {
 
 _NOT_MADE = Told("It could not be made: nobody was sent anything.")
 _LOST = Told("Somebody did not get it.")
+_AHEAD_OF_TIME = Told("It is to be sent later.")
+_OVER_A_LIMIT = Told("It waits for its place: a limit, or its server, lets no more mail through now.")
 
 OVER = "over {transport}"
 # Sentences that are stored with their values in them; see Told.read.
@@ -232,12 +235,17 @@ def said(row: dict[str, Any]) -> str:
     return f"{answer} {told}".strip()
 
 
-def meaning(message: dict[str, Any]) -> str:
+def meaning(message: dict[str, Any], now: float) -> str:
     """What the status of a message means for those who wait for it.
 
     Args:
         message: what queries.message() returned.
+        now: epoch seconds.
     """
+    if timeline.is_ahead_of_time(message, now):
+        return _AHEAD_OF_TIME
+    if message["status"] == words.QUEUED and timeline.is_over_a_limit(message, now):
+        return _OVER_A_LIMIT
     if not message["was_made"]:
         return _NOT_MADE
     if message["status"] == words.FAILED and not message["has_content"]:
@@ -248,18 +256,25 @@ def meaning(message: dict[str, Any]) -> str:
 def relative(seconds: float) -> Told:
     """A span of time in words, such as "3 min ago" or "in 2 h".
 
+    What is ahead is rounded to the nearest: what was set for two hours a moment ago comes in two hours.
+
     Args:
         seconds: from now; negative in the past.
     """
-    span = abs(seconds)
-    for size, ahead, past in _SPANS:
-        if span >= size:
-            return Told(ahead if seconds > 0 else past, number=int(span // size))
+    for size, finer, ahead, past in _SPANS:
+        if -seconds >= size:
+            return Told(past, number=int(-seconds // size))
+        if _nearest(seconds, finer) * finer >= size:
+            return Told(ahead, number=_nearest(seconds, size))
     return Told("in a moment" if seconds > 0 else "just now")
 
 
+def _nearest(seconds: float, size: int) -> int:
+    return math.floor(seconds / size + 0.5)
+
+
 _SPANS = (
-    (86400, "in {number} d", "{number} d ago"),
-    (3600, "in {number} h", "{number} h ago"),
-    (60, "in {number} min", "{number} min ago"),
+    (86400, 3600, "in {number} d", "{number} d ago"),
+    (3600, 60, "in {number} h", "{number} h ago"),
+    (60, 60, "in {number} min", "{number} min ago"),
 )

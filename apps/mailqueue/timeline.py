@@ -80,18 +80,52 @@ def next_step(message: dict[str, Any], held_up: bool, now: float) -> str:
 
     Args:
         message: what queries.message() returned.
-        held_up: whether all sending is.
+        held_up: whether there is no way out for it.
         now: epoch seconds.
     """
     if message["status"] in words.PENDING and message["due"] is not None:
-        if held_up:
-            return "It goes out by itself once sending is no longer held up."
-        return "It is the next to be sent." if message["due"] <= now else "It is tried again by itself."
+        return _once_due(message, held_up, now)
     if not message["was_made"]:
         return Told("Nothing: there is nothing to send. Whoever needs this mail has to ask for it again.")
     if not message["has_content"] and message["status"] in _NEEDS_SOMEBODY:
         return "Nothing: its content is deleted, so it cannot be sent again."
     return _NEXT.get(message["status"], "")
+
+
+def _once_due(message: dict[str, Any], held_up: bool, now: float) -> str:
+    """What happens next to a message that waits."""
+    if is_ahead_of_time(message, now):
+        return Told("It is sent at the time that its send_at says.")
+    if held_up:
+        return "It goes out by itself once sending is no longer held up."
+    if message["due"] <= now:
+        return "It is the next to be sent."
+    if is_over_a_limit(message, now):
+        return Told("It is sent by itself once it has a place.")
+    return "It is tried again by itself."
+
+
+def is_ahead_of_time(message: dict[str, Any], now: float) -> bool:
+    """Whether a message is to be sent later, and nothing but that is why it waits.
+
+    Args:
+        message: what queries.message() returned.
+        now: epoch seconds.
+    """
+    touched = message["failure_kind"] or message["crashes"] or is_over_a_limit(message, now)
+    return message["status"] == words.QUEUED and (message["due"] or 0.0) > now and not touched
+
+
+def is_over_a_limit(message: dict[str, Any], now: float) -> bool:
+    """Whether a message waits for a limit, or for a server that asked for less mail.
+
+    Args:
+        message: what queries.message() returned.
+        now: epoch seconds.
+    """
+    waiting = [row for row in message["recipients_list"] if row["due"] is not None]
+    first = min(waiting, key=lambda row: float(row["due"]), default=None)
+    return first is not None and first["due"] > now and first["held_by"] is not None
 
 
 _NEEDS_SOMEBODY = frozenset({words.FAILED, words.CANCELLED, words.EXPIRED})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,17 @@ class Queue:
         self.db = db
         self.clock: Callable[[], float] = time.time
 
-    def put(self, to: object = "ann@example.test", subject: str = "Hello", **content: Any) -> int:
+    def put(
+        self,
+        to: object = "ann@example.test",
+        subject: str = "Hello",
+        terms_given: Mapping[str, Any] | None = None,
+        **content: Any,
+    ) -> int:
         given = {"text": "Text", "html": None, "sender": "site@example.test", **content}
         composed = compose(to=to, subject=subject, domain="example.test", now=self.clock(), **given)
-        message_id = outbox.enqueue(self.db, composed, terms(self.clock()), now=self.clock())
+        agreed = terms(self.clock(), **(terms_given or {}))
+        message_id = outbox.enqueue(self.db, composed, agreed, now=self.clock())
         self.db.commit()
         assert message_id
         return message_id

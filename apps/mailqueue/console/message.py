@@ -51,17 +51,17 @@ class Message:
         Raises:
             Exception: Parts.refusal(): there is none.
         """
-        message = self.found(message_id)
+        message, now = self.found(message_id), self._parts.now()
         return {
             "title": self.title(TITLE, message),
             "message": message,
-            "meaning": administration.meaning(message),
+            "meaning": administration.meaning(message, now),
             "buttons": buttons(self._parts, message),
             "further": self._further(message),
             "corrections": self._corrections(message),
             "mistyped": None,
             "events": timeline(message, audit.of_message(self._mail.db, message_id)),
-            "next_step": next_step(message, is_held_up(self._mail, message), self._parts.now()),
+            "next_step": next_step(message, is_held_up(self._mail, message), now),
         }
 
     def found(self, message_id: int) -> dict[str, Any]:
