@@ -448,6 +448,19 @@ def test_buttons_are_only_where_they_do_something(admin: Browser, queue: Queue) 
         assert found == ids
 
 
+@pytest.mark.parametrize("status", [words.SENT, words.FAILED])
+def test_a_mail_whose_content_goes_as_soon_as_it_ends_says_so(
+    admin: Browser, queue: Queue, status: str
+) -> None:
+    code = queue.finish(queue.put(terms_given={"wipe": True}), status=status)
+    path = f"mailqueue/message/{code}"
+    page = admin.get(path).text
+    assert "is deleted as soon as it is sent or has ended; it cannot be sent again." in page
+    assert "when its time was over" not in page + admin.get(f"{path}/content").text
+    assert ("Somebody did not get it." in page) == (status == words.FAILED)
+    assert "unless you retry" not in page and not buttons(admin, path, "retry")
+
+
 def test_a_doubt_is_ended_by_who_knows_that_it_arrived(admin: Browser, queue: Queue) -> None:
     message_id = queue.finish(queue.put(), status=words.IN_DOUBT)
     page = admin.get(f"mailqueue/message/{message_id}").text
