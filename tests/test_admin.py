@@ -1111,6 +1111,23 @@ def test_a_problem_leads_to_its_messages(admin: Browser, queue: Queue) -> None:
     assert found == [["Denied"], ["Waiting"]]
 
 
+def test_what_failed_is_offered_for_a_retry_where_anything_of_it_can_be_sent(
+    admin: Browser, queue: Queue
+) -> None:
+    given = {"address": "ann@", "subject": "", "reason": "bad address", "category": "auth"}
+    outbox.refuse(queue.db, **given, now=time.time(), retention=Retention())
+    for reply, wipe in (("gone", True), ("gone", True), ("kept", False), ("mixed", False), ("mixed", True)):
+        message_id = queue.put(terms_given={"wipe": wipe})
+        queue.finish(message_id, status=words.FAILED, failure_kind=words.RECIPIENT, reply=reply)
+    page = admin.get("mailqueue/problems").text
+    offered = [
+        (re.findall(r">([^<]*)</a>", row)[0], "Retry these…" in row)
+        for row in re.findall("<tr>.*?</tr>", page[page.index("What failed, by the error") :], re.DOTALL)
+        if "<a" in row
+    ]
+    assert dict(offered) == {"bad address": False, "gone": False, "kept": True, "mixed": True}
+
+
 def test_failures_are_grouped_by_their_errors_the_most_frequent_first(admin: Browser, queue: Queue) -> None:
     replies = ["5.1.1 <ann@x.test>: unknown", "5.7.1 spam", "5.1.1 <bob@x.test>: unknown", ""]
     for number, reply in enumerate(replies):

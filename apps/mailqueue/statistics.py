@@ -13,7 +13,7 @@ from typing import Any
 
 from . import database, sql, words
 from .selection import LONGEST
-from .tables import ATTEMPT, MESSAGE, TRANSPORT, WORKER
+from .tables import ATTEMPT, CONTENT, MESSAGE, TRANSPORT, WORKER
 
 MOST_ATTEMPTS = 50_000  # that are counted, the latest ones
 MOST_FAILURES = 2000  # messages that are grouped by their errors
@@ -136,21 +136,25 @@ class Failures:
         error: the server's words, with "…" for addresses.
         part: of the error, as it stands in every one of them; for a Selection.
         number: how many.
+        has_content: whether any of them can be sent again.
     """
 
     error: str
     part: str
     number: int
+    has_content: bool
 
 
 def failures(db: Any) -> list[Failures]:
     """The last messages that failed, by their errors, the most frequent first."""
-    asked = f"SELECT error FROM {MESSAGE} WHERE status = %s ORDER BY id DESC LIMIT {MOST_FAILURES}"
-    alike = Counter(
-        _ADDRESS.sub("…", error).strip() for (error,) in sql.fetch(db, asked, words.FAILED) if error
-    )
+    content = f"EXISTS (SELECT 1 FROM {CONTENT} c WHERE c.message_ref = m.id)"
+    latest = f"m.status = %s ORDER BY m.id DESC LIMIT {MOST_FAILURES}"
+    rows = sql.fetch(db, f"SELECT m.error, {content} FROM {MESSAGE} m WHERE {latest}", words.FAILED)
+    told = [(_ADDRESS.sub("…", error).strip(), has_content) for error, has_content in rows if error]
+    alike = Counter(error for error, _ in told)
+    with_content = {error for error, has_content in told if has_content}
     return [
-        Failures(error, max(error.split("…"), key=len).strip()[:LONGEST], number)
+        Failures(error, max(error.split("…"), key=len).strip()[:LONGEST], number, error in with_content)
         for error, number in alike.most_common(MOST_GROUPS)
     ]
 
