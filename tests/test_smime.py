@@ -379,8 +379,9 @@ def test_a_copy_of_a_protected_mail_is_protected() -> None:
 def test_secrets_are_not_stored_with_a_message(mail: QueuedMailer, site: Person) -> None:
     key = site.key_file.read_text()
     for secret in ({"sign_passphrase": "geheim"}, {"x509_sign_keyfile": key}):
-        with pytest.raises(BadMessage, match="not stored"):
-            mail.send("ann@x.test", cipher_type="x509", **secret)
+        for cipher in ("x509", None):
+            with pytest.raises(BadMessage, match="not stored"):
+                mail.send("ann@x.test", cipher_type=cipher, **secret)
     mail.settings.sign_passphrase, mail.settings.x509_sign_keyfile = "geheim", key
     mail.send("ann@x.test", cipher_type="x509", sign_passphrase="geheim", x509_sign_keyfile=key)
     (content,) = rows(mail, "content")
@@ -400,10 +401,46 @@ def test_what_makes_no_sense_is_refused_at_the_call(mail: QueuedMailer, given: A
         mail.send("ann@x.test", **given)
 
 
-def test_without_a_cipher_nothing_is_asked_for(mail: QueuedMailer, smtp: ScriptedServer) -> None:
-    mail.send("ann@x.test", "Hi", "in the open", sign=True, encrypt=True)  # as the stock mailers have it
+@pytest.mark.parametrize("given", [{"sign": True}, {"encrypt": True, "sign": False}, "certificates"])
+def test_what_is_to_be_protected_waits_where_no_cipher_is_set(
+    mail: QueuedMailer, smtp: ScriptedServer, given: Any, ann: Person, clock: Clock
+) -> None:
+    clock.now = time.time()  # the certificate is valid
+    wish = {"x509_crypt_certfiles": ann.cert_file.read_text()} if given == "certificates" else given
+    mail.send("ann@x.test", "Hi", "Geheimnis", **wish)
     mail.process_queue()
-    assert b"in the open" in smtp.messages[0].data
+    assert statuses(mail) == ["queued"] and smtp.messages == []
+    assert open_causes(mail) == ["cipher-settings"]
+    mail.settings.cipher_type = "x509"
+    clock.advance(HOUR)
+    mail.process_queue()
+    assert statuses(mail) == ["sent"] and open_causes(mail) == []
+
+
+def test_what_a_call_says_holds_whatever_is_set_until_it_leaves(
+    mail: QueuedMailer, smtp: ScriptedServer, ann: Person
+) -> None:
+    certificate = ann.cert_file.read_text()
+    mail.send("ann@x.test", "Hi", "Geheimnis", encrypt=True, sign=False, x509_crypt_certfiles=certificate)
+    mail.send("ann@x.test", "Hi", "Geheimnis", encrypt=False)
+    mail.send("ann@x.test", "Hi", "in the open", encrypt=False, sign=False)
+    mail.settings.cipher_type, mail.settings.sign, mail.settings.encrypt = "x509", True, False
+    mail.settings.x509_crypt_certfiles = None
+    mail.process_queue()
+    kinds = [email.message_from_bytes(got.data).get_content_type() for got in smtp.messages]
+    assert kinds == ["application/pkcs7-mime", "multipart/signed", "text/plain"]
+    assert b"multipart/signed" not in (smime_decrypted(smtp.messages[0].data, ann) or b"multipart/signed")
+
+
+def test_who_declines_it_or_says_nothing_is_heard_without_a_cipher(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    mail.send("ann@x.test", "Hi", "in the open")
+    mail.send("ann@x.test", "Hi", "in the open", sign=False)
+    mail.send("ann@x.test", "Hi", "in the open", sign=False, encrypt=False)
+    assert [is_marked(row["mime"].encode()) for row in rows(mail, "content")] == [False, True, True]
+    mail.process_queue()
+    assert [b"in the open" in got.data for got in smtp.messages] == [True] * 3
 
 
 def test_a_certificate_that_has_ended_is_found(mail: QueuedMailer, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from ..compose import with_sender
 from . import dkim, smime
 from .faults import key_fault
 from .pgp import PgpKeys
-from .wanted import GPG, X509, is_marked, unmarked
+from .wanted import GPG, X509, is_marked, is_to_be_protected, unmarked
 
 _SWITCHES = ("sign", "encrypt", "x509_nocerts")
 _OTHERS = (
@@ -47,10 +47,11 @@ class Seal:
             ValueError: the stored message is damaged in what it asks for.
         """
         settings = self._settings()
-        protects = _protects(mime, settings)
+        protects = bool(getattr(settings, "cipher_type", None))
         asked: Mapping[str, Any] = {}
         if is_marked(mime):
             asked, mime = unmarked(mime)
+            protects = is_to_be_protected(asked, settings)
         if site_sender:
             mime = with_sender(mime, site_sender)
         if protects:
@@ -64,7 +65,8 @@ class Seal:
         What is encrypted differs each time, and a function that gives a key may take long.
         """
         settings = self._settings()
-        return not (_protects(mime, settings) or _asks_for_keys(settings))
+        protects = is_marked(mime) or bool(getattr(settings, "cipher_type", None))
+        return not (protects or _asks_for_keys(settings))
 
     @property
     def settings(self) -> Any:
@@ -79,11 +81,6 @@ class Seal:
         """
         keys = getattr(self._settings(), "dkim", None)
         return dkim.checked_keys(keys) if keys else []
-
-
-def _protects(mime: bytes, settings: Any) -> bool:
-    """Whether a stored message is to be signed or encrypted for its recipients; DKIM does not count."""
-    return is_marked(mime) or bool(getattr(settings, "cipher_type", None))
 
 
 def _asks_for_keys(settings: Any) -> bool:

@@ -20,6 +20,7 @@ _MARK = b"Mailqueue-Protection: "
 _SWITCHES = ("sign", "encrypt", "x509_nocerts")
 _FILES = ("x509_sign_keyfile", "x509_sign_certfile", "x509_sign_chainfile")
 _SECRETS = ("sign_passphrase", "x509_sign_keyfile")
+_OPTIONAL = "optional"  # in a note: without a cipher_type the message goes as it is
 
 
 def wanted(given: Mapping[str, Any], settings: Any) -> dict[str, Any] | None:
@@ -30,7 +31,7 @@ def wanted(given: Mapping[str, Any], settings: Any) -> dict[str, Any] | None:
         settings: the mailer's.
 
     Returns:
-        None: neither they nor the settings want anything.
+        None: they say nothing, and the settings want nothing.
 
     Raises:
         BadMessage: they make no sense, or hold a secret, which is not for the database.
@@ -38,20 +39,43 @@ def wanted(given: Mapping[str, Any], settings: Any) -> dict[str, Any] | None:
     cipher = given.get("cipher_type")
     if cipher and cipher not in CIPHERS:
         raise BadMessage(f"cipher_type: expected one of {CIPHERS}, got {str(cipher)[:40]!r}.")
-    if not (cipher or settings.cipher_type):
+    if not settings.cipher_type and all(value is None for value in given.values()):
         return None
     for name in _SECRETS:
         _refuse_secret(name, given.get(name), getattr(settings, name))
-    asked: dict[str, Any] = {"cipher_type": str(cipher)} if cipher else {}
-    asked |= {name: bool(given[name]) for name in _SWITCHES if given.get(name) is not None}
-    if asked.get("sign") is False and asked.get("encrypt") is False:
+    asked = _said(given, settings)
+    if (cipher or settings.cipher_type) and _is_declined(asked):
         raise BadMessage("cipher_type: neither sign nor encrypt is wanted.")
+    if settings.cipher_type or any(given.values()):
+        return asked
+    return {**asked, _OPTIONAL: True}
+
+
+def _said(given: Mapping[str, Any], settings: Any) -> dict[str, Any]:
+    asked: dict[str, Any] = {"cipher_type": str(given["cipher_type"])} if given.get("cipher_type") else {}
+    asked |= {name: bool(given[name]) for name in _SWITCHES if given.get(name) is not None}
     asked |= {name: _text(name, given[name]) for name in _FILES if given.get(name)}
     if given.get("x509_crypt_certfiles"):
         asked["x509_crypt_certfiles"] = _texts("x509_crypt_certfiles", given["x509_crypt_certfiles"])
     if asked.get("x509_sign_keyfile") == settings.x509_sign_keyfile:
         asked.pop("x509_sign_keyfile", None)  # it may be the key itself
     return asked
+
+
+def is_to_be_protected(asked: Mapping[str, Any], settings: Any) -> bool:
+    """Whether a message is to be signed or encrypted when it leaves.
+
+    Args:
+        asked: what wanted() gave.
+        settings: the mailer's, as they are then.
+    """
+    if _is_declined(asked):
+        return False
+    return bool(getattr(settings, "cipher_type", None)) or not asked.get(_OPTIONAL)
+
+
+def _is_declined(asked: Mapping[str, Any]) -> bool:
+    return asked.get("sign") is False and asked.get("encrypt") is False
 
 
 def _refuse_secret(name: str, value: Any, configured: Any) -> None:
