@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 import shutil
 import sys
 import tempfile
@@ -187,7 +188,7 @@ def test_without_a_key_of_the_recipients_it_waits_for_one(
 
 
 def _wrong_passphrase(mail: QueuedMailer, site: Keyring) -> None:
-    mail.settings.sign_passphrase = "wrong-secret"
+    mail.settings.sign_passphrase = "wrong-hidden"
 
 
 def _no_signing_key(mail: QueuedMailer, site: Keyring) -> None:
@@ -199,10 +200,23 @@ def _no_home(mail: QueuedMailer, site: Keyring) -> None:
 
 
 def _line_break(mail: QueuedMailer, site: Keyring) -> None:
-    mail.settings.sign_passphrase = "two\nlines-secret"
+    mail.settings.sign_passphrase = "two\nlines-hidden"
 
 
-@pytest.mark.parametrize("spoil", [_wrong_passphrase, _no_signing_key, _no_home, _line_break])
+def _no_passphrase(mail: QueuedMailer, site: Keyring) -> None:
+    mail.settings.sign_passphrase = None
+
+
+FAULTS = {
+    _wrong_passphrase: "gpg says: .*Bad passphrase$",
+    _no_passphrase: "gpg says: .*No pinentry$",
+    _no_signing_key: "gpg says: .*No secret key, of <nobody@site.test>$",
+    _no_home: "gpg_home, cannot be used",
+    _line_break: "holds a line break",
+}
+
+
+@pytest.mark.parametrize("spoil", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("encrypt", [True, False])
 def test_with_a_fault_in_the_keys_it_waits_and_is_never_sent_as_it_is(
     mail: QueuedMailer,
@@ -218,10 +232,24 @@ def test_with_a_fault_in_the_keys_it_waits_and_is_never_sent_as_it_is(
     mail.process_queue()
     assert statuses(mail) == ["queued"] and smtp.messages == []
     assert open_causes(mail) == ["pgp-key"]
-    assert "secret" not in caplog.text + str(rows(mail, "problem"))
+    (problem,) = rows(mail, "problem")
+    assert re.search(FAULTS[spoil], problem["detail"]) and "sign_passphrase" in problem["remedy"]
+    assert "hidden" not in caplog.text + str(rows(mail, "problem"))
     mail.settings.cipher_type = "gpg"
     finding = cipher_finding(mail.settings, 0.0)
     assert finding and finding.failure and finding.failure.rule == "pgp-key"
+
+
+def test_a_key_that_has_ended_is_told_from_one_that_is_not_there(mail: QueuedMailer, site: Keyring) -> None:
+    made = site.gpg(
+        "--faked-system-time", "20200101T000000", "--pinentry-mode", "loopback", "--passphrase", "",
+        "--quick-generate-key", "<past@x.test>", "future-default", "default", "1d",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    mail.send("past@x.test", cipher_type="gpg", sign=False)
+    mail.process_queue()
+    (problem,) = rows(mail, "problem")
+    assert problem["detail"].endswith("No public key, of <past@x.test> (key expired)")
 
 
 def test_a_keyring_that_is_missing_is_named_before_there_is_mail(mail: QueuedMailer) -> None:

@@ -94,8 +94,9 @@ _ADVICE = {
     ),
     "pgp-key": Advice(
         "Mail cannot be signed or encrypted by OpenPGP, so it is not sent.",
-        "See that gpg is installed, and that the keyring in mail.settings.gpg_home holds the key that is"
-        " missing, valid and not expired.",
+        "See that gpg is installed, that mail.settings.sign_passphrase is that of the key that signs, and"
+        " that the keyring in mail.settings.gpg_home holds the keys of the sender and of all recipients,"
+        " valid and not expired.",
     ),
     "journal-not-writable": Advice(
         "The disk of the workers' journals is full, or the journals cannot be written there.",

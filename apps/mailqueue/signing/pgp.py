@@ -131,15 +131,20 @@ def _require(made: Any, done: bool, gpg: Any) -> None:
         return
     if gpg.hung:
         raise key_fault("pgp-key", f"gpg did not end within {PATIENCE:.0f} seconds")
-    status, detail = str(made.status or "no key"), _detail(made)
-    raise key_fault("pgp-key", f"gpg says: {status}{detail}"[:300])
+    raise key_fault("pgp-key", f"gpg says: {_reason(made)}"[:300])
 
 
-def _detail(made: Any) -> str:
-    """Whose key it is about, by gpg's lines for programs (INV_RECP, INV_SGNR)."""
-    lines = [line.split() for line in str(made.stderr or "").splitlines() if " INV_" in line]
-    named = [words[-1] for words in lines if len(words) > 2]
-    return f", of {', '.join(named)}" if named else ""
+def _reason(made: Any) -> str:
+    """Why gpg gave up, in its own words, and whose key it is about, by its lines for programs (INV_…)."""
+    lines = str(made.stderr or "").splitlines()
+    said = [line.removeprefix("gpg: ").removeprefix("[stdin]: ") for line in lines if line[:5] == "gpg: "]
+    named = [words[-1] for words in map(str.split, lines) if len(words) > 2 and words[1].startswith("INV_")]
+    reason = said[-1] if said else str(made.status or "nothing")
+    if not named:
+        return reason
+    # Of a key that has ended gpg itself says only that it is not there.
+    ended = re.search("key (expired|revoked)", str(made.status))
+    return f"{reason}, of {', '.join(named)}" + (f" ({ended[0]})" if ended else "")
 
 
 @lru_cache(maxsize=1)
