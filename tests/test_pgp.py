@@ -234,6 +234,7 @@ def test_with_a_fault_in_the_keys_it_waits_and_is_never_sent_as_it_is(
     assert open_causes(mail) == ["pgp-key"]
     (problem,) = rows(mail, "problem")
     assert re.search(FAULTS[spoil], problem["detail"]) and "sign_passphrase" in problem["remedy"]
+    assert not [record for record in caplog.records if record.name == "gnupg"]
     assert "hidden" not in caplog.text + str(rows(mail, "problem"))
     mail.settings.cipher_type = "gpg"
     finding = cipher_finding(mail.settings, 0.0)

@@ -5,6 +5,7 @@ GnuPG, because it is what gpg_home names: secret keys lie with its agent, which 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -158,6 +159,9 @@ def _bounded() -> Any:
         import gnupg
     except ImportError:
         raise key_fault("cipher-extra", "OpenPGP: pip install 'mailqueue[pgp]'") from None
+    if gnupg.logger.level == logging.NOTSET:  # else the site wants to read it
+        # What counts is raised. A gpg that ends early for want of a key leaves a traceback of its pipe.
+        gnupg.logger.setLevel(logging.CRITICAL)
 
     class BoundedGpg(gnupg.GPG):  # type: ignore[misc]  # it has no type hints
         hung = False
