@@ -14,7 +14,7 @@ from py4web.utils.auth import Auth
 from requests import Response
 from support.accounts import Accounts, accounts_site, link_in, text_of
 from support.browser import PASSWORD, Browser
-from support.mail import make_mail
+from support.mail import make_mail, rows
 
 WAYS = ("form", "api")
 NUMBERS = itertools.count()  # each route can be mounted once in a process
@@ -324,6 +324,22 @@ def test_what_a_function_finds_besides_addresses_refuses_nobody(tmp_path: Path, 
     auth.db.auth_user.insert(email="ann@visitor.test", action_token="pending-approval")
     mail.process_queue()
     assert [message.recipients for message in mail.captured] == [(BOSS,)]
+
+
+def test_an_approver_is_asked_once_however_the_address_is_written_and_what_is_none_is_named(
+    tmp_path: Path,
+) -> None:
+    mail = make_mail(tmp_path, server="memory")
+    auth = Auth(Session(secret="2f1c8e0a-7b64-4d39"), mail.db, use_username=False)
+    mail.settings.base_url = "https://site.test/app"
+    found = [f"Boss <{BOSS}>", "nonsense", BOSS, BOSS.upper()]
+    mail.enable_approval(auth, lambda: found, route=f"approval-found-{next(NUMBERS)}")
+    auth.db.auth_user.insert(email="ann@visitor.test", action_token="pending-approval")
+    mail.process_queue()
+    assert [message.recipients for message in mail.captured] == [(BOSS,)]
+    (problem,) = rows(mail, "problem")
+    assert (problem["cause"], problem["seen"]) == ("bad-approver@", 1)
+    assert "nonsense" in problem["detail"] and "mail.enable_approval" in problem["remedy"]
 
 
 def test_approvers_are_not_flooded_and_the_account_still_waits(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from . import approvals, audit, words
 from .approvals import APPROVED, DECLINED, Asked
 from .classify import Failure
 from .compose import parse_address
+from .errors import BadAddress
 from .tables import local_time
 from .told import Told
 
@@ -182,14 +183,28 @@ class PendingAccounts(ABC):
         told = "No address was found."
         try:
             found = self._found_addresses()
-            several = [found] if isinstance(found, str) else found
-            addresses = list(dict.fromkeys(str(address) for address in several))
+            addresses = self._checked([found] if isinstance(found, str) else found)
         except Exception as error:
             logger.exception("the approvers could not be found out")
             addresses, told = [], f"{type(error).__name__}: {error}"[:500]
         if not addresses:
-            self._mail.note_problem(Failure(words.MESSAGE, words.BUILD, "no-approvers", told), "")
+            self._note("no-approvers", told)
         return addresses
+
+    def _checked(self, found: Iterable[object]) -> list[str]:
+        """Each address once, however it is written; what is none is in the problem log."""
+        addresses: dict[str, str] = {}
+        for one in found:
+            try:
+                spec = parse_address(one).spec
+            except BadAddress as error:
+                self._note("bad-approver", str(error))
+            else:
+                addresses.setdefault(spec.lower(), spec)
+        return list(addresses.values())
+
+    def _note(self, rule: str, told: str) -> None:
+        self._mail.note_problem(Failure(words.MESSAGE, words.BUILD, rule, told), "")
 
     def _found_addresses(self) -> str | Iterable[str]:
         if callable(self._approvers):

@@ -241,6 +241,11 @@ _ADVICE = {
         "See which approvers mail.enable_approval was given, and that the group has active members. Accounts"
         " that wait are on the page Pending accounts.",
     ),
+    "bad-approver": Advice(
+        "What stands among the approvers of accounts is no e-mail address, so nobody is asked there.",
+        "Correct what the function given to mail.enable_approval as approvers returns, or the address of the"
+        " group's member. All others are asked.",
+    ),
     "too-many-account-mails": Advice(
         "Mails about accounts were not sent, because there were too many for one address or one visitor.",
         "Somebody may be flooding an address with mail from this site, and nothing is to be done. If it hits"
