@@ -41,7 +41,8 @@ HOUSE = [
     sender_domain
     languages
     plain_text
-    rendering: languages plain_text
+    filling
+    rendering: filling languages plain_text
     masking
     resending: compose
     """,

@@ -64,7 +64,7 @@ def test_a_broken_template_is_told_and_the_shipped_one_is_shown(app: Path) -> No
     shown = run("preview", "alert", "--app", app, "--format", "subject")
     assert shown.exit_code == 0
     assert shown.stdout == "The mail of Example needs your attention\n"
-    assert "'x' is not defined. The shipped one is shown." in shown.stderr
+    assert "'x' is not defined (alert.html, line 1). The shipped one is shown." in shown.stderr
 
 
 @pytest.mark.parametrize("variables", ["{", "[1]", "5"])

@@ -273,6 +273,59 @@ def test_where_a_sites_own_file_is_broken_the_shipped_mail_goes_out(
     assert told in mail.fault
 
 
+ORDER = (
+    '[[subject = T("Your order")]]\n[[extend "layout.html"]]\n<p>It is there.</p>\n[[include "_foot.html"]]\n'
+)
+LAYOUT = "<title>[[=subject]]</title>\n<h1>Logo</h1>\n{}\n[[include]]\n<p>End</p>\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "told"),
+    [
+        ("layout.html", LAYOUT.format("[[if lead]]x"), " (layout.html, line 3)"),
+        (
+            "layout.html",
+            LAYOUT.format("[[=lnk]]"),
+            "NameError: name 'lnk' is not defined (layout.html, line 3)",
+        ),
+        ("layout.html", LAYOUT.format("[[=1 / 0]]"), "ZeroDivisionError (layout.html, line 3)"),
+        (
+            "layout.html",
+            LAYOUT.format("[[\na = 1\nb = lnk\n]]"),
+            "'lnk' is not defined (layout.html, line 5)",
+        ),
+        ("layout.html", LAYOUT.format("[[if True:]]"), 'missing "pass" in view (layout.html)'),
+        ("layout.html", LAYOUT.format("[[end]]"), 'starting "block" tag (layout.html)'),
+        ("layout.html", LAYOUT.format("[[include _foot.html]]"), "'_foot' is not defined (layout.html)"),
+        ("layout.html", LAYOUT.format("[[try:]]x[[pass]]"), " (layout.html)"),
+        ("_foot.html", "[[try:]]x[[pass]]", " (_foot.html)"),
+        ("_foot.html", "[[=1 +]]", "(_foot.html, line 1)"),
+        ("_foot.html", "[[if True:]]x", 'missing "pass" in view (_foot.html)'),
+        ("_foot.html", '[[include "_foot.html"]]', "RecursionError (order.html, _foot.html)"),
+        ("order.html", f"{ORDER}\n[[=lnk]]", "'lnk' is not defined (order.html, line 6)"),
+        ("order.html", f"{ORDER}[[if True:]]x", 'missing "pass" in view (order.html)'),
+        ("order.txt", "x\n[[=lnk]]", "'lnk' is not defined (order.txt, line 2)"),
+    ],
+)
+def test_a_mistake_is_told_with_the_file_and_its_line(site: Site, path: str, content: str, told: str) -> None:
+    site.write("layout.html", LAYOUT.format(""))
+    site.write("order.html", ORDER)
+    site.write("_foot.html", "<p>Foot</p>")
+    assert site.render("order").text.startswith("Logo")
+    site.write(path, content)
+    with pytest.raises(BadTemplate, match=f"{re.escape(told)}$"):
+        site.render("order")
+    if path == "layout.html":
+        assert site.render("verify_email", **VERIFY).fault.endswith(told)
+
+
+def test_a_file_in_another_encoding_is_named(site: Site) -> None:
+    site.write("order.html", ORDER)
+    (site.folder / "templates" / "mail" / "_foot.html").write_bytes("Grüße".encode("latin-1"))
+    with pytest.raises(BadTemplate, match=r"_foot\.html .*UTF-8"):
+        site.render("order")
+
+
 def test_a_broken_file_of_translations_leaves_the_shipped_languages(site: Site) -> None:
     site.write("de", {"Log in": 5})
     templates = templates_of(site.folder)

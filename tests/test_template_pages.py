@@ -81,7 +81,7 @@ def test_a_broken_template_is_told_in_plain_words(admin: Browser, own: Path) -> 
     (own / "alert.html").write_text("<title>[[=x]]</title>", encoding="utf-8")
     (own / "order.html").write_text("<title>[[=x]]</title>", encoding="utf-8")
     replaced = html.unescape(admin.get("mailqueue/template/alert/en").text)
-    assert "'x' is not defined. The shipped one is shown, and used." in replaced
+    assert "'x' is not defined (alert.html, line 1). The shipped one is shown, and used." in replaced
     assert "The mail of Example needs your attention" in replaced
     alone = html.unescape(admin.get("mailqueue/template/order/en").text)
     assert "'x' is not defined" in alone

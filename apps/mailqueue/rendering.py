@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from yatl.helpers import xmlescape
-from yatl.template import TemplateParser
 
 from .errors import BadTemplate
+from .filling import filled_in, mistake_in
 from .languages import Languages
 from .plain_text import plain_text
 
@@ -36,7 +36,7 @@ _NO_NAME = re.compile(r"[/\\@]|\w\.\w\w")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _EMPTY_LINES = re.compile(r"\n{3,}")
 # Their texts name what is wrong in the template; those of others may hold the values of variables.
-_TELLING = (BadTemplate, NameError, AttributeError, SyntaxError, OSError)
+_TELLING = (NameError, AttributeError, SyntaxError, OSError)
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,29 @@ class Templates:
 
         person = plain_name(variables.get("name"))
         given = {**variables, "name": person, "T": translate, "span": span, "language": language}
-        html = _inlined(filled_in(f"{name}.html", given, self._read, escaped).strip())
+        html = _inlined(self._filled(f"{name}.html", given, escaped).strip())
         return Rendered(_subject_of(html), self._text(name, given, html), html, language)
 
     def _text(self, name: str, given: Mapping[str, Any], html: str) -> str:
         if not self._has_text(name):
             return plain_text(html)
-        text = filled_in(f"{name}.txt", given, self._read, str).replace("\r\n", "\n")
+        text = self._filled(f"{name}.txt", given, str).replace("\r\n", "\n")
         return _EMPTY_LINES.sub("\n\n", text).strip("\n") + "\n"
+
+    def _filled(self, file_name: str, given: Mapping[str, Any], escape: Callable[[Any], str]) -> str:
+        sources: dict[str, str] = {}
+
+        def read(name: str) -> str:
+            sources[name] = self._read(name)
+            return sources[name]
+
+        try:
+            return filled_in(file_name, given, read, escape)
+        except BadTemplate:
+            raise
+        except Exception as error:
+            mistake, place = mistake_in(file_name, given, sources, error)
+            raise BadTemplate(f"{_said(mistake)} ({place})") from error
 
     def _has_text(self, name: str) -> bool:
         """Whether a text template goes with the HTML that is used, and not with one that this replaces."""
@@ -158,7 +173,12 @@ class Templates:
         path = self.find(file_name)
         if path is None:
             raise BadTemplate(f"there is no file {file_name}")
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadTemplate(f"{file_name} cannot be read: it is not in UTF-8") from error
+        except OSError as error:
+            raise BadTemplate(f"{file_name} cannot be read: {error.strerror}") from error
 
 
 def templates_of(app_folder: str | os.PathLike[str] | None) -> Templates:
@@ -172,46 +192,6 @@ def templates_of(app_folder: str | os.PathLike[str] | None) -> Templates:
         [*(app / "templates" / "mail" for app in own), SHIPPED],
         [*(app / "translations" for app in own), TRANSLATIONS],
     )
-
-
-def filled_in(
-    file_name: str, given: Mapping[str, Any], read: Callable[[str], str], escape: Callable[[Any], str]
-) -> str:
-    """What the Python code writes that yatl makes of a template.
-
-    Args:
-        file_name: of the template.
-        given: what it finds by name.
-        read: gives the text of a file, also of one that the template extends or includes.
-        escape: makes text of a value.
-
-    Raises:
-        BadTemplate: it is no template; what else the template raises is not caught.
-    """
-    written: list[str] = []
-
-    def write(value: Any, escape: Any = escape) -> None:
-        written.append(escape(value) if escape else value)
-
-    context = {**given, "write": write}
-    parsed = _Parser(
-        read(file_name),
-        name=file_name,
-        context=context,
-        path=read,
-        writer="write",
-        delimiters=("[[", "]]"),
-    )
-    exec(compile(str(parsed), file_name, "exec"), context)  # noqa: S102 - that is what a template is
-    # A lone surrogate, which no encoding has, is no reason to lose all of it.
-    return "".join(written).encode("utf-8", "replace").decode("utf-8")
-
-
-class _Parser(TemplateParser):  # type: ignore[misc]  # yatl has no type hints
-    """yatl's own way to report an error is another one in each framework."""
-
-    def _raise_error(self, message: str = "", text: str | None = None) -> None:
-        raise BadTemplate(f"{self.content.name}: {message}")
 
 
 def _inlined(html: str) -> str:
@@ -247,6 +227,12 @@ def _subject_of(html: str) -> str:
 
 
 def _told(name: str, error: Exception) -> str:
-    said = str(error) if isinstance(error, _TELLING) else ""
-    kind = "" if isinstance(error, BadTemplate) else type(error).__name__
-    return f"The mail template {name!r} cannot be used: {': '.join(part for part in (kind, said) if part)}"
+    return f"The mail template {name!r} cannot be used: {_said(error)}"
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, BadTemplate):
+        return str(error)
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    kind = type(error).__name__
+    return f"{kind}: {said}" if said and isinstance(error, _TELLING) else kind

@@ -18,8 +18,9 @@ from gluon.html import XML
 from .. import queries
 from ..console.parts import HOSTS_POLICY, TEMPLATES, TITLES, Parts
 from ..console.refusals import NO_MEMBER, NOT_SIGNED, Refusal
+from ..filling import filled_in
 from ..languages import Language
-from ..rendering import escaped, filled_in
+from ..rendering import escaped
 from ..stoppages import stoppages
 from ..version import __version__
 
