@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LOGIN = {"site": "secret"}
 PLAIN_PEOPLE = ("one@a.test", "two@a.test", "three@a.test")
-BEYOND_ASCII = ("j\u00f6rg@a.test", "two@a.test", "three@a.test")
+BEYOND_ASCII = ("j\u00f6rg@a.test", "j\u00fcrg@a.test", "\u00e4nne@a.test")
 
 
 @dataclass(frozen=True)
