@@ -94,6 +94,14 @@ def test_a_link_that_has_ended_leads_to_where_to_ask_for_another_one_and_says_so
     assert 'name="email"' in page.text and 'name="viewport"' in page.text, "it is not in the site's layout"
 
 
+def test_before_a_sender_is_configured_mails_call_the_site_by_where_their_links_lead(tmp_path: Path) -> None:
+    with accounts_site(tmp_path, settings={"SMTP_SENDER": ""}, PY4WEB_DOMAINS="club.test") as site:
+        site.served.browser().register("early@visitor.test")
+        [row] = site.site.rows("SELECT message_uid FROM mailqueue_message")
+        assert row["message_uid"].endswith("@club.test>")
+        assert "registration at club.test." in text_of(site.mail("early@visitor.test"))
+
+
 def test_where_no_link_may_be_asked_for_one_that_has_ended_leads_to_the_login(tmp_path: Path) -> None:
     allowed = 'auth.param.allowed_actions = ["login", "reset_password"]\nmail.enable_auth(auth)'
     with accounts_site(tmp_path, before=allowed) as site:

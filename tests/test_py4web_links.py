@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mailqueue.base_url import read_base_url
 from mailqueue.py4web.client import client
-from mailqueue.py4web.links import NoBaseUrl, is_own, link
+from mailqueue.py4web.links import NoBaseUrl, host, is_own, link
 from py4web.core import request
 
 APP = {"SERVER_PORT": "8000", "wsgi.url_scheme": "http"}
@@ -47,6 +47,25 @@ def of_this_machine() -> str:
 def test_a_base_url_is_the_apps_own_address(given: str, read: str) -> None:
     assert read_base_url(given) == read
     assert link(given, "auth", "verify_email", token="a/b c") == f"{read}/auth/verify_email?token=a%2Fb%20c"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "claimed", "called"),
+    [
+        ("https://club.test:8443/app", "evil.test", "club.test"),
+        ("https://Club.test", "evil.test", "club.test"),
+        ("https://bücher.test", "evil.test", ""),
+        ("https://[2001:db8::1]/app", "evil.test", ""),
+        ("club.test", "evil.test", ""),
+        (None, "evil.test", ""),
+        (None, "localhost:8000", "localhost"),
+    ],
+)
+def test_the_host_of_links_is_never_what_a_request_claims(
+    base_url: str | None, claimed: str, called: str
+) -> None:
+    a_request(HTTP_HOST=claimed)
+    assert host(base_url) == called
 
 
 @pytest.mark.parametrize(

@@ -277,8 +277,12 @@ class MailQueue(TemplateMailer, ABC):
             ) from problem
 
     def own_domain(self) -> str:
-        """The right side of a Message-ID: the sender's domain, or this host while there is none."""
-        return _domain_of(str(self.settings.sender or ""))
+        """The right side of a Message-ID: the sender's domain; while there is none, the site's or ours."""
+        return _domain_of(str(self.settings.sender or "")) or self.site_host() or _this_host()
+
+    def site_host(self) -> str:
+        """The host that links in mails lead to; "" where that is not known here."""
+        return ""
 
     def queue(self, composed: Composed, terms: Terms) -> int | None:
         """Insert a message in the caller's transaction, and wake who sends it.
@@ -485,9 +489,13 @@ def _domain_of(sender: str) -> str:
     try:
         check_sender(sender)
     except SiteFault:
-        host = socket.gethostname()
-        return host if host.isascii() and host else "localhost"
+        return ""
     return parse_address(sender).spec.rpartition("@")[2].strip("[]")
+
+
+def _this_host() -> str:
+    host = socket.gethostname()
+    return host if host.isascii() and host else "localhost"
 
 
 def _journal_folder(db: Any) -> str:

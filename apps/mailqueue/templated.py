@@ -78,7 +78,7 @@ class TemplateMailer:
         return ""
 
     def site_name(self) -> str:
-        """What mails call the site: settings.site, else the sender's name, else the sender's domain."""
+        """What mails call the site: settings.site, else the sender's name, else own_domain()."""
         if self.settings.site:
             return str(self.settings.site)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -40,6 +41,19 @@ def link(base_url: str | None, *parts: str, use_appname: bool | None = None, **q
         raise NoBaseUrl(str(error)) from error
     path = "/".join(quote(part, safe="/") for part in parts)
     return f"{root}/{path}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+
+
+def host(base_url: str | None) -> str:
+    """The host of link()'s addresses, if it is one that a Message-ID can hold; else "".
+
+    Args:
+        base_url: as for link().
+    """
+    try:
+        found = urlsplit(read_base_url(base_url) if base_url else _site()).hostname or ""
+    except (ValueError, NoBaseUrl):
+        return ""
+    return found if re.fullmatch(r"[a-z0-9.-]+", found) else ""
 
 
 def _site() -> str:

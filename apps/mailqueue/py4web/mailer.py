@@ -26,7 +26,7 @@ from ..retry import RetryPolicy
 from ..signing.dkim import DkimKey
 from ..terms import RESEND, terms
 from ..transports.plan import Route, Spec
-from . import tickets, worker
+from . import links, tickets, worker
 from .auth_mailer import AuthMailer
 from .request import RequestTransaction, accepted_languages
 from .scheduler import SendingTask
@@ -290,6 +290,10 @@ class QueuedMailer(AuthMailer, MailQueue, Mailer):  # type: ignore[misc]  # py4w
     def visitor_languages(self) -> str:
         """What the request at hand says in Accept-Language; "" where there is no request."""
         return accepted_languages()
+
+    def site_host(self) -> str:
+        """The host that links lead to: settings.base_url's, or the request's where it is trusted."""
+        return links.host(self.settings.base_url)
 
     # --- whose transaction, and whose log --------------------------------------------------
 
