@@ -15,7 +15,7 @@ import pytest
 from mailqueue import QueuedMailer, Retention
 from mailqueue.classify import Failure
 from py4web.core import DAL
-from support.mail import SENDER, START, make_mail, open_causes, rows, statuses, to_server
+from support.mail import SENDER, START, Clock, make_mail, open_causes, rows, statuses, to_server
 from support.services import fresh_database
 from support.smtp_faults import Close, Reply
 from support.smtp_server import ScriptedServer, refused_port
@@ -40,7 +40,7 @@ def mail(tmp_path: Path, smtp: ScriptedServer) -> QueuedMailer:
         ("connections", None), ("limits", 5), ("limits", {"x.test": 5}), ("doubt", "maybe"), ("doubt", None),
         ("auth_expires_after", "x"), ("auth_expires_after", 0), ("auth_expires_after", math.nan),
         ("auth_expires_after", True), ("silence", "x"), ("silence", 0), ("silence", -1), ("silence", None),
-        ("silence", math.inf), ("silence", False),
+        ("silence", math.nan), ("silence", False),
     ],
 )  # fmt: skip
 def test_a_site_with_an_argument_that_makes_no_sense_does_not_start(
@@ -56,6 +56,15 @@ def test_a_site_with_an_argument_that_makes_no_sense_does_not_start(
 def test_a_retention_that_makes_no_sense_is_refused_by_the_name_of_its_value(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name):
         Retention(**{name: value})
+
+
+def test_endless_patience_with_silence_reports_none(tmp_path: Path) -> None:
+    clock = Clock()
+    mail = make_mail(tmp_path, clock=clock, silence=math.inf)
+    mail.send("ann@x.test")
+    clock.advance(10**6)
+    assert mail.silence() is None
+    assert open_causes(mail) == []
 
 
 def test_times_may_be_timedeltas_and_the_journals_folder_a_path(tmp_path: Path, smtp: ScriptedServer) -> None:

@@ -303,6 +303,89 @@ def test_who_needs_smtputf8_gets_it_from_the_transport_that_offers_it(
     assert "j\u00fcrgen@x.test".encode() in b.messages[0].data
 
 
+MIXED = ["j\u00fcrgen@x.test", "bob@x.test"]
+
+
+@pytest.mark.parametrize("to", [MIXED, MIXED[::-1]])
+def test_a_message_in_parts_says_what_met_one_of_them(
+    make: Any, servers: list[ScriptedServer], to: list[str]
+) -> None:
+    a, _, _ = servers
+    a.extensions = ("PIPELINING",)
+    mail = make(url(a))
+    mail.send(to)
+    mail.process_queue()
+    [message] = rows(mail, "message")
+    assert message["failure_kind"] == words.RECIPIENT and "SMTPUTF8" in message["error"]
+    assert [row["id"] for row in queries.messages(mail.db, failure=words.RECIPIENT)] == [1]
+
+
+@pytest.mark.parametrize("to", [MIXED, MIXED[::-1]])
+def test_what_met_a_part_of_a_message_is_forgotten_once_everybody_has_it(
+    make: Any, servers: list[ScriptedServer], clock: Clock, to: list[str]
+) -> None:
+    a, _, _ = servers
+    a.script["rcpt"] = {"bob@x.test": Reply(450, "4.2.0 later")}
+    mail = make(url(a))
+    mail.send(to)
+    assert mail.process_queue()["deferred"] == 1
+    assert rows(mail, "message")[0]["error"] == "450 4.2.0 later"
+    clock.advance(3600)
+    del a.script["rcpt"]
+    assert mail.process_queue()["sent"] == 1
+    [message] = rows(mail, "message")
+    assert (message["error"], message["failure_kind"]) == (None, None)
+
+
+def test_a_transport_chosen_by_hand_takes_all_parts_of_a_message(
+    make: Any, servers: list[ScriptedServer]
+) -> None:
+    a, b, _ = servers
+    a.script["rcpt"] = b.script["rcpt"] = Reply(550, "5.1.1 unknown")
+    mail = make(url(a), url(b))
+    mail.send(MIXED)
+    assert mail.process_queue()["failed"] == 1
+    del a.script["rcpt"], b.script["rcpt"]
+    assert retry_over(mail, 1, name(b), "admin@x.test")[0]
+    mail.db.commit()
+    mail.process_queue()
+    assert took([a, b]) == [[], MIXED]
+    assert rows(mail, "message")[0]["next_transport"] is None
+
+
+def test_a_fault_of_one_part_of_a_mail_sent_at_once_is_entered_for_its_transport(
+    make: Any, servers: list[ScriptedServer]
+) -> None:
+    a, b, _ = servers
+    a.extensions = ("PIPELINING",)
+    b.script["banner"] = Reply(554, "5.7.1 go away")
+    mail = make(url(a), url(b))
+    assert not mail.send_direct_email(MIXED)
+    assert [row["transport"] for row in rows(mail, "problem")] == [name(b)]
+
+
+def test_a_block_list_is_not_asked_every_minute(
+    make: Any, servers: list[ScriptedServer], clock: Clock
+) -> None:
+    a, _, _ = servers
+    asked = []
+
+    def blocked(session: Any, line: str) -> Reply:
+        asked.append(line)
+        return Reply(554, "5.7.1 Client host [203.0.113.7] blocked using zen.spamhaus.org")
+
+    a.script["rcpt"] = blocked
+    mail = make(url(a))
+    mail.send("bob@x.test")
+    for _ in range(10):
+        mail.process_queue()
+        clock.advance(120)
+    assert len(asked) == 2, "once more since the settings are new"
+    clock.advance(3600)
+    mail.process_queue()
+    assert len(asked) == 3
+
+
 def test_an_address_corrected_to_ascii_needs_smtputf8_no_more(
     make: Any, servers: list[ScriptedServer], clock: Clock
 ) -> None:

@@ -18,11 +18,11 @@ from .ways import another_may, domain_of_sender
 logger = logging.getLogger("mailqueue")
 
 
-def send_directly(site: Site, composed: Composed) -> tuple[str, list[Answer]]:
+def send_directly(site: Site, composed: Composed) -> list[tuple[str, Answer]]:
     """Hand a message over.
 
     Returns:
-        The name of the transport that was tried last, and one answer for each recipient.
+        One answer for each recipient, with the name of the transport that was tried last for it.
 
     Raises:
         Exception: there is no transport that can be made.
@@ -34,12 +34,12 @@ def send_directly(site: Site, composed: Composed) -> tuple[str, list[Answer]]:
     for kind, address in envelope.recipients:
         order = plan.order(Parcel(turn, None, sender, domain_of(address)))
         groups.setdefault((order, address.isascii()), []).append((kind, address))
-    name, answers = "", []
+    answers = []
     for (order, _), recipients in groups.items():
         part = envelope._replace(recipients=tuple(recipients))
         name, given = _by_the_first(site, make, order, part, composed.mime)
-        answers += given
-    return name, answers
+        answers += [(name, answer) for answer in given]
+    return answers
 
 
 def _by_the_first(

@@ -99,7 +99,7 @@ class MailQueue(TemplateMailer, ABC):
         self._auth_expires_after = auth_expires_after
         if auth_expires_after is not None:
             self._auth_expires_after = span(auth_expires_after, "auth_expires_after")
-        self._silence = span(silence, "silence")
+        self._silence = silence if silence == math.inf else span(silence, "silence")
         self._looked_for_silence = -math.inf
         self.captured = []
         self.wakers = []
@@ -415,14 +415,15 @@ class MailQueue(TemplateMailer, ABC):
         """
         self.error, self.result = None, {}
         try:
-            name, answers = send_directly(self.site, self.compose(arguments))
+            answers = send_directly(self.site, self.compose(arguments))
         except Exception as error:  # noqa: BLE001 - a visitor must never see a mail error
             return self.refuse_now(error)
-        failed = [(answer.recipient, answer.failure) for answer in answers if answer.failure]
-        self.result = {address: (failure.code or 0, failure.text) for address, failure in failed}
+        failed = [(name, answer.recipient, answer.failure) for name, answer in answers if answer.failure]
+        self.result = {address: (failure.code or 0, failure.text) for _, address, failure in failed}
         if failed:
-            self.error = DeliveryError(failed[0][1])
-            self.note_problem(failed[0][1], name)
+            name, _, failure = failed[0]
+            self.error = DeliveryError(failure)
+            self.note_problem(failure, name)
         return not failed
 
     def refuse_now(self, error: Exception) -> bool:

@@ -145,15 +145,14 @@ def latest(row: Row, result: Finished) -> Row:
     failed = next((outcome for outcome in result.outcomes if outcome.failure_kind), None)
     spent = any(outcome.counts for outcome in result.outcomes)
     tried_on = row["tried_on"]
+    said: dict[str, str | None] = {}
+    if failed:  # else what met others of its recipients before stays
+        reply = words.answer(failed.code, failed.enhanced, failed.reply)
+        said = {"failure_kind": failed.failure_kind, "error": reply}
     return {
         "tried_on": result.started_on if spent and tried_on is None else tried_on,
         "attempts": (row["attempts"] or 0) + int(spent),
         "crashes": None,
-        "next_transport": None if spent else row["next_transport"],
-        **fitting(
-            MESSAGE,
-            transport=result.transport,
-            failure_kind=failed.failure_kind if failed else None,
-            error=words.answer(failed.code, failed.enhanced, failed.reply) if failed else None,
-        ),
+        "spent": spent,  # for settle(): others of its recipients may be due still
+        **fitting(MESSAGE, transport=result.transport, **said),
     }

@@ -33,6 +33,10 @@ def settle(db: Any, held: Sequence[Row], now: float, retention: Retention) -> li
     dues.update(earliest_dues(db, [row["id"] for row in damaged]))
     for row in held:
         row.update(_summary(dues[row["id"]], now, retention))
+        if row.pop("spent", False) and (row["due"] is None or row["due"] > now):
+            row["next_transport"] = None
+        if row["status"] == words.SENT:
+            row.update(failure_kind=None, error=None)
         if row["due"] is None:
             row["expires_on"] = None  # what an administrator retries is to be sent, however late
     _wipe(db, held, now, retention)
