@@ -158,6 +158,9 @@ REPLIES = [
     (DOT, 554, "5.7.1 Client host [203.0.113.7] blocked using zen.spamhaus.org", MESSAGE, "content-refused"),
     # another thing than the machine is on a list, or another server says so
     (RCPT, 554, "5.7.1 Listed domain in a link", RECIPIENT, "recipient-policy"),
+    (RCPT, 550, "5.7.1 the link http://192.0.2.7 is listed on SURBL", RECIPIENT, "recipient-policy"),
+    (RCPT, 550, "5.7.1 Sender's MX 192.0.2.7 is listed in zen.spamhaus.org", RECIPIENT, "recipient-policy"),
+    (RCPT, 550, "5.7.1 Rejected at 12:34:56 blacklisted sender", RECIPIENT, "recipient-policy"),
     (RCPT, 554, "5.7.1 Service unavailable; Sender address [me@x.example] blocked using dbl.spamhaus.org",
      RECIPIENT, "recipient-policy"),
     (DATA, 554, "5.7.1 a link to 192.0.2.1.example is on a block list", MESSAGE, "content-refused"),
@@ -250,6 +253,7 @@ REFUSED_RECIPIENTS = [
     (550, "5.1.6 has moved", DEAD, "unknown-address"),
     (556, "5.1.10 null MX", DEAD, "unknown-address"),
     (550, "5.2.1 mailbox disabled", DEAD, "unknown-address"),
+    (550, "5.2.1 mailbox disabled; mail from 192.0.2.1 refused", DEAD, "unknown-address"),
     (450, "5.1.1 the enhanced code counts", DEAD, "unknown-address"),
     (550, "#5.1.0 Address rejected.", DEAD, "unknown-address"),
     (550, "5.0.0 user unknown", DEAD, "unknown-address"),

@@ -103,9 +103,18 @@ def test_an_address_is_found_as_a_mail_client_copies_it(db: DAL, copied: str) ->
     wanted = put(db, "a+b@x.test")
     put(db, "b@x.test")
     assert ids(db, search=copied) == [wanted]
-    assert ids(db, **sharpened(db, Selection(search=copied)).query()) == [wanted]
+    sharp = sharpened(db, Selection(search=copied))
+    assert ids(db, **sharp.query()) == [wanted]
+    assert (sharp.address is not None) == (" " not in copied), "an index finds it, unless it may be a subject"
     if "A+b" not in copied:
         assert ids(db, address=copied) == [wanted]
+
+
+def test_a_subject_that_ends_in_an_address_is_found(db: DAL) -> None:
+    put(db, "ann@x.test")
+    subject = "New ticket from Ann <ann@x.test>"
+    wanted = put(db, "support@x.test", subject=subject)
+    assert wanted in ids(db, **sharpened(db, Selection(search=subject)).query())
 
 
 @pytest.mark.parametrize("text", ["mailto:", "mailto:[x", "mailto:%00", "<>", ">", "a>", "für <x>", "ü@"])

@@ -10,7 +10,7 @@ import pytest
 from mailqueue import leases, statistics, words
 from mailqueue.statistics import Span
 from pydal import DAL
-from support.store import NOW, end, open_dal
+from support.store import NOW, Outcome, claim, end, finish, finished, open_dal, put
 
 HOUR = statistics.SPANS[0]
 
@@ -76,3 +76,20 @@ def test_workers_and_transports_are_listed_paused_ones_first(db: DAL) -> None:
     assert [row["pid"] for row in statistics.workers(db)] == [7]
     rows: list[dict[str, Any]] = statistics.transports(db)
     assert [row["name"] for row in rows] == ["smtp://b", "smtp://a"]
+
+
+def test_what_failed_alike_is_told_by_more_than_its_codes(db: DAL) -> None:
+    replies = ("5.7.1 <ann@x.test>: denied", "5.7.1 mailbox disabled for legal reasons", "5.1.1 <bob@x.test>")
+    for number in range(3):
+        put(db, f"user{number}@x.test")
+    for one, reply in zip(claim(db), replies, strict=True):
+        failed = Outcome(
+            one.recipients[0].id, words.FAILED, failure_kind=words.RECIPIENT, code=550, reply=reply
+        )
+        finish(db, finished(one, failed))
+    parts = {failure.error: failure.part for failure in statistics.failures(db)}
+    assert parts == {
+        "550 5.7.1 …: denied": ": denied",
+        "550 5.7.1 mailbox disabled for legal reasons": "550 5.7.1 mailbox disabled for legal reasons",
+        "550 5.1.1 …": "550 5.1.1",
+    }

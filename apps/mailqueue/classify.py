@@ -55,6 +55,7 @@ _LONGEST_READ: Final = 2000  # characters of a reply that are looked at, so that
 # For how long most servers that greylist turn away whom they do not know, Postgrey's default: whoever comes
 # earlier has come in vain.
 GREYLISTED_FOR: Final = 300.0  # seconds
+BLOCKED_FOR: Final = 3600.0  # seconds; who keeps asking stays on the list
 
 
 # --- what a failure means ------------------------------------------------------------------
@@ -118,7 +119,7 @@ RULES: Final[dict[str, Rule]] = {
     "auth-required": Rule(CONFIGURATION),
     "login-not-ascii": Rule(CONFIGURATION),
     # the sending machine
-    "host-blocked": Rule(CONFIGURATION),
+    "host-blocked": Rule(CONFIGURATION, least_delay=BLOCKED_FOR),
     # the sender
     "relay-denied": Rule(CONFIGURATION),
     "relay-denied-for-now": Rule(TRANSIENT, persistent=True),
@@ -305,7 +306,11 @@ _RELAY_DENIED = _any_of(
     r"allowed rcpthosts",
     r"client host rejected",
 )
-_IP: Final = r"\[?((\d{1,3}\.){3}\d{1,3}|[0-9a-f]{1,4}(:[0-9a-f]{0,4}){2,7})\]?(:\d+)?"
+# Neither part of a URL or a name, nor of a server that the sender's domain names, nor a time of day.
+_IP: Final = (
+    r"(?<![\w.:/@-])(?<!mx )(?<!ns )(?!\d\d:\d\d:\d\d\b)"
+    r"\[?((\d{1,3}\.){3}\d{1,3}|[0-9a-f]{1,4}(:[0-9a-f]{0,4}){2,7})\]?(:\d+)?"
+)
 # Only what names the machine that connects: a sender, a link in the text or a recipient may be on a list too.
 _HOST_BLOCKED = _any_of(
     r"\bclient( host)? \[[^]\n]*\]\W{0,3}(is )?blocked\b",  # Postfix
@@ -447,7 +452,7 @@ REPLY_ROWS: Final = (
     ReplyRow("relay-denied-for-now", frozenset({RCPT}), "4", words=_RELAY_DENIED),
     # Exchange Online: 5.7.606 to 5.7.649 are for banned addresses of the internet
     ReplyRow("host-blocked", _COMMAND_STAGES, "5", enhanced=r"5\.7\.6(0[6-9]|[1-4]\d)"),
-    ReplyRow("host-blocked", _COMMAND_STAGES, "5", words=_HOST_BLOCKED),
+    ReplyRow("host-blocked", _COMMAND_STAGES, "5", enhanced=r"((?!5\.[12]\.).*)?", words=_HOST_BLOCKED),
     ReplyRow("ehlo-rejected", frozenset({MAIL, RCPT}), "5", words=_HELO_REJECTED),
     ReplyRow("sending-limit", _SENDER_STAGES, enhanced=r"[45]\.4\.5"),
     ReplyRow("sending-limit", _SENDER_STAGES, enhanced=r"([45]\.[07]\..*)?", words=_SENDING_LIMIT),

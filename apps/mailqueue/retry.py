@@ -125,7 +125,7 @@ def decide(
         The decision. A failure of the way out, or of the site's configuration, costs no attempt.
     """
     if failure.kind == CONFIGURATION:
-        return Decision(QUEUED, policy.hold, counts=False)
+        return Decision(QUEUED, max(policy.hold, failure.least_delay), counts=False)
     if failure.kind in (RECIPIENT, MESSAGE):
         return Decision(FAILED, None, counts=True)
     if failure.split and split_helps:

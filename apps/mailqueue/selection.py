@@ -96,9 +96,10 @@ class Selection:
 
 def sharpened(db: Any, selection: Selection) -> Selection:
     """A search for a whole address as what an index finds, if that address was ever written to."""
-    if selection.search is None or selection.address is not None or "@" not in selection.search:
-        return selection
-    whole = replace(selection, search=None, address=_as_stored(selection.search))
+    search = selection.search
+    if search is None or selection.address is not None or "@" not in search or " " in search.strip():
+        return selection  # with a name before the address it may be a subject as well
+    whole = replace(selection, search=None, address=_as_stored(search))
     known = f"SELECT 1 FROM {RECIPIENT} WHERE address = %s LIMIT 1"
     return whole if any(sql.fetch(db, known, address) for address in whole.spellings) else selection
 

@@ -20,6 +20,7 @@ MOST_FAILURES = 2000  # messages that are grouped by their errors
 MOST_GROUPS = 20
 MOST_LATENCIES = 500  # messages that the latency is taken from
 
+_CODES = re.compile(r"\d{3}( \d\.\d+\.\d+)?\W*")
 _ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@]+>?")
 
 SHOWN = (words.SENT, words.DEFERRED, words.FAILED, words.IN_DOUBT)
@@ -154,9 +155,16 @@ def failures(db: Any) -> list[Failures]:
     alike = Counter(error for error, _ in told)
     with_content = {error for error, has_content in told if has_content}
     return [
-        Failures(error, max(error.split("…"), key=len).strip()[:LONGEST], number, error in with_content)
+        Failures(error, _part_of(error), number, error in with_content)
         for error, number in alike.most_common(MOST_GROUPS)
     ]
+
+
+def _part_of(error: str) -> str:
+    """The piece of an error that tells most: of its codes alone there are too many others."""
+    pieces = [piece.strip() for piece in error.split("…")]
+    telling = [piece for piece in pieces if piece and not _CODES.fullmatch(piece)]
+    return max(telling or pieces, key=len)[:LONGEST]
 
 
 def workers(db: Any) -> list[dict[str, Any]]:
