@@ -53,7 +53,7 @@ def wish_in(failure: Failure) -> Wish | None:
     """
     if failure.kind != words.TRANSIENT or failure.stage in words.TRANSPORT_STAGES:
         return None
-    said = f"{failure.code or ''} {failure.text}".strip()
+    said = words.answer(failure.code, failure.enhanced, failure.text)
     if failure.retry_after is not None:
         return Wish(True, True, failure.retry_after, said)
     if failure.rule in _ONE_RECIPIENTS or failure.code is None or _GREYLISTING.search(failure.text):

@@ -96,9 +96,9 @@ class MailQueue(TemplateMailer, ABC):
             raise ValueError(f"doubt is {doubt!r}, expected one of {DOUBTS}")
         limits_read = read_limits(limits)
         self.db = db
-        self._auth_expires_after = auth_expires_after
-        if auth_expires_after is not None:
-            self._auth_expires_after = span(auth_expires_after, "auth_expires_after")
+        self._auth_expires_after = (
+            None if auth_expires_after is None else span(auth_expires_after, "auth_expires_after")
+        )
         self._silence = silence if silence == math.inf else span(silence, "silence")
         self._looked_for_silence = -math.inf
         self.captured = []

@@ -82,7 +82,7 @@ def cause_of(failure: Failure, transport: str) -> str:
 
 
 def _detail(failure: Failure) -> str:
-    return f"{failure.code} {failure.text}" if failure.code else failure.text
+    return words.answer(failure.code, failure.enhanced, failure.text)
 
 
 def _count(db: Any, cause: str, failure: Failure, now: float) -> bool:

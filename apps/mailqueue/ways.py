@@ -206,9 +206,7 @@ class Ways:
 
     def _needs(self, claimed: Claimed, recipient: Pending) -> tuple[object, bool]:
         """The route, and whether any server will do or only one that offers SMTPUTF8."""
-        routes = self._plan.routes
-        route = self._plan.route_of(self._parcel(claimed, recipient)) if routes else None
-        return route, recipient.address.isascii()
+        return self._plan.route_of(self._parcel(claimed, recipient)), recipient.address.isascii()
 
     def _parcel(self, claimed: Claimed, recipient: Pending | None) -> Parcel:
         return Parcel(

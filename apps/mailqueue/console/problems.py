@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from .. import administration, problems, queries, statistics, words
-from ..stoppages import OTHERS_SEND, stoppages
 from ..told import Told
 from .parts import Parts
 
@@ -25,14 +24,8 @@ class Problems:
     def page(self) -> dict[str, Any]:
         """The problem log, open entries first; failures, the most frequent first."""
         db = self._parts.mail.db
-        extents = {row["id"]: row["extent"] for row in stoppages(self._parts.mail)}
         rows = [
-            {
-                **row,
-                "state": _state(row),
-                "affected": self._affected(row, extents.get(row["id"])),
-                "buttons": self._buttons(row),
-            }
+            {**row, "state": _state(row), "affected": self._affected(row), "buttons": self._buttons(row)}
             for row in queries.problems(db)
         ]
         return {
@@ -41,11 +34,9 @@ class Problems:
             "failures": statistics.failures(db),
         }
 
-    def _affected(self, row: dict[str, Any], extent: str | None) -> str:
-        """The URL of the list of those messages that an entry is about; "" where no message waits for it."""
+    def _affected(self, row: dict[str, Any]) -> str:
+        """The URL of the list of those messages that an entry is about."""
         if row["stage"] in words.TRANSPORT_STAGES:
-            if extent == OTHERS_SEND:
-                return ""
             return self._parts.link(status=words.QUEUED)  # everything waits
         return self._parts.link(failure=row["failure_kind"], transport=row["transport"] or None)
 

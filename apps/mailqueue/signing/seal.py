@@ -10,7 +10,7 @@ from ..compose import with_sender
 from . import dkim, smime
 from .faults import key_fault
 from .pgp import PgpKeys
-from .wanted import GPG, X509, is_marked, is_to_be_protected, unmarked
+from .wanted import GPG, UNASKED, X509, is_marked, is_to_be_protected, unmarked
 
 _SWITCHES = ("sign", "encrypt", "x509_nocerts")
 _OTHERS = (
@@ -47,14 +47,10 @@ class Seal:
             ValueError: the stored message is damaged in what it asks for.
         """
         settings = self._settings()
-        protects = bool(getattr(settings, "cipher_type", None))
-        asked: Mapping[str, Any] = {}
-        if is_marked(mime):
-            asked, mime = unmarked(mime)
-            protects = is_to_be_protected(asked, settings)
+        asked, mime = unmarked(mime) if is_marked(mime) else (UNASKED, mime)
         if site_sender:
             mime = with_sender(mime, site_sender)
-        if protects:
+        if is_to_be_protected(asked, settings):
             mime = _protected(mime, chosen(asked, settings), settings, recipients)
         keys = getattr(settings, "dkim", None)
         return dkim.signed(mime, keys) if keys else mime
@@ -65,8 +61,8 @@ class Seal:
         What is encrypted differs each time, and a function that gives a key may take long.
         """
         settings = self._settings()
-        protects = is_marked(mime) or bool(getattr(settings, "cipher_type", None))
-        return not (protects or _asks_for_keys(settings))
+        is_protected = is_marked(mime) or is_to_be_protected(UNASKED, settings)
+        return not (is_protected or _asks_for_keys(settings))
 
     @property
     def settings(self) -> Any:

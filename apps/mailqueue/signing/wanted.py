@@ -21,6 +21,7 @@ _SWITCHES = ("sign", "encrypt", "x509_nocerts")
 _FILES = ("x509_sign_keyfile", "x509_sign_certfile", "x509_sign_chainfile")
 _SECRETS = ("sign_passphrase", "x509_sign_keyfile")
 _OPTIONAL = "optional"  # in a note: without a cipher_type the message goes as it is
+UNASKED: Mapping[str, Any] = {_OPTIONAL: True}  # what a message without a note asks for
 
 
 def wanted(given: Mapping[str, Any], settings: Any) -> dict[str, Any] | None:

@@ -83,5 +83,5 @@ def _sender(transport: SmtpTransport, sender: str) -> Finding:
             "The server does not take mail for {sender} itself: {reply}", sender=sender, reply=failure.text
         )
         return Finding(NOTE, told)
-    reply = f"{failure.code or ''} {failure.text}"
+    reply = words.answer(failure.code, failure.enhanced, failure.text)
     return Finding(PROBLEM, Told("{summary} ({reply})", summary=Told.plain(summary), reply=reply), remedy)
