@@ -455,6 +455,20 @@ def test_for_recipients_in_ascii_others_are_named_as_groups_without_members(
     ] == shown
 
 
+def test_the_name_of_such_a_group_is_parted_from_its_address_for_readers_that_join_encoded_words() -> None:
+    mime = downgraded(composed(to="Jürgen <jürgen@x.test>").mime)
+    field = re.search(rb"To: (.*?)\r\n(?! )", mime, re.DOTALL)
+    assert field is not None
+    assert str(make_header(decode_header(field[1].decode()))) == "Jürgen jürgen@x.test :;"
+
+
+@pytest.mark.parametrize(("to", "said"), [("ann", False), ("ann@x.test, bob@x.test", True)])
+def test_who_gives_several_addresses_in_one_text_is_told_to_pass_a_list(to: str, said: bool) -> None:
+    with pytest.raises(BadAddress) as refused:
+        composed(to=to)
+    assert ("Pass a list for several." in str(refused.value)) is said
+
+
 # --- header --------------------------------------------------------------------------------
 
 

@@ -240,6 +240,13 @@ def test_an_international_sender_needs_smtputf8(sender, site, needed, expected):
     assert plugin.seen[0][3] is expected
 
 
+def test_a_header_that_is_not_ascii_without_its_recipients_needs_smtputf8():
+    plugin = Plugin(lambda *_: [])
+    mime = "Reply-To: j\u00f6rg@x.test\r\n".encode() + MIME
+    hand_over(plugin, Envelope("me@x.test", (("to", A),), True), mime, None)
+    assert plugin.seen[0][3] is True
+
+
 def test_a_sender_of_the_site_that_is_no_address_is_the_sites_fault_not_the_messages():
     plugin = Plugin(lambda *_: [yes(A), yes(B)])
     (answer, _) = hand_over(plugin, Envelope(None, TO_BOTH.recipients, False), MIME, "nobody")
