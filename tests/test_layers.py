@@ -72,8 +72,10 @@ HOUSE = [
     """
     delivery
     kept: delivery
+    reserve: delivery
+    supply
     site
-    way: delivery kept site
+    way: delivery kept reserve site supply
     lines: delivery way
     ways: kept site way
     direct: delivery site ways
@@ -83,7 +85,6 @@ HOUSE = [
     series: ahead shift site way
     sender: ahead delivery lines outcomes series site way ways shift
     pace: site
-    supply
     bulk: site
     upkeep: bulk site way
     worker: ahead delivery kept lines outcomes series site ways shift sender pace supply upkeep

@@ -82,7 +82,7 @@ def cursor(db: Any) -> Any:
 def in_transaction(db: Any) -> bool:
     """Whether this thread's connection has a transaction open (something to commit or roll back).
 
-    Where the driver cannot tell, a connection counts as an open transaction: joining one that
+    Where that cannot be found out, a connection counts as an open transaction: joining one that
     is not there loses less than committing one that belongs to somebody else.
     """
     connection = getattr(THREAD_LOCAL, db._adapter._connection_uname_, None)
@@ -94,7 +94,19 @@ def in_transaction(db: Any) -> bool:
         return bool(connection.get_transaction_status() != 0)
     if hasattr(connection, "server_status"):  # pymysql: SERVER_STATUS_IN_TRANS
         return bool(connection.server_status & 1)
-    return True
+    return engine(db) != MYSQL or _would_be_refused(connection, db._adapter.driver.Error)
+
+
+def _would_be_refused(connection: Any, error: type[Exception]) -> bool:
+    """What mysqlclient does not tell: while a transaction is open, MySQL refuses this (error 1568)."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute("SET TRANSACTION READ WRITE")
+    except error:
+        return True
+    finally:
+        cursor.close()
+    return False
 
 
 def speak_four_bytes(db: Any) -> None:

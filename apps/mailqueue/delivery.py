@@ -18,6 +18,7 @@ from .transports.base import Answer, Letter, Series, Transport
 logger = logging.getLogger("mailqueue")
 
 _NOTHING_CONFIGURED = Seal()
+LATE = 0.01  # seconds without an answer, after which a server is taken for a slow one
 _STOP_SECONDS = 0.1  # after which a stop is noticed
 
 NOT_WAITED_FOR = Failure(words.TRANSIENT, words.CONNECT, "not-waited-for", "the work was to end meanwhile")
@@ -157,17 +158,25 @@ def _deliver(
         return [Answer.refused(address, failure) for address in addresses]
 
 
-def opened(transport: Transport, stop: threading.Event | None = None) -> Failure | None:
+def opened(
+    transport: Transport,
+    stop: threading.Event | None = None,
+    if_late: Callable[[], None] = lambda: None,
+) -> Failure | None:
     """Open a transport, in a thread of its own, where an exit is surely the transport's doing.
 
     Args:
         stop: when it is set, nobody waits for a server any more that does not answer.
+        if_late: called where it takes more than LATE seconds.
 
     Returns:
         What went wrong; it is closed then. NOT_WAITED_FOR: it closes itself, and is not to be used.
     """
     opening = _Opening(transport)
     opening.start()
+    opening.join(LATE)
+    if opening.is_alive():
+        if_late()
     while opening.is_alive():
         if stop and stop.is_set() and opening.leave():
             return NOT_WAITED_FOR

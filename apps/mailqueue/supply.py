@@ -15,6 +15,7 @@ IN_HAND = 2  # messages of a connection: the one at hand and the one announced
 FOR_EACH = 4  # and with those that lie ready for it meanwhile, however slow it is
 WORTH_A_LOOK = 0.25  # of what is to lie ready: for less the texts are not read
 AT_ONCE = 100  # messages whose texts are read together
+MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
 MOST_BATCHES = 10  # times the smallest batch that may be claimed at once
 ABSENT_SECONDS = 0.25  # for which a priority is not asked for that there was no mail of, but of others
 SLOW = 0.001  # seconds for a message from which on it is the server that is waited for

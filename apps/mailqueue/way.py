@@ -11,8 +11,10 @@ from .classify import Failure, classify_exception
 from .delivery import NOT_WAITED_FOR, close, opened
 from .kept import KeptTransports
 from .lessons import rest_asked
+from .reserve import Reserve
 from .signing.faults import OF_A_PROTECTED_MESSAGE, OF_KEYS
 from .site import Site
+from .supply import MESSAGES_FOR_ANOTHER
 from .transports.base import Transport
 
 logger = logging.getLogger("mailqueue")
@@ -87,6 +89,7 @@ class Way:
         self._site, self._kept, self._make = site, kept, make
         self._made: Transport | None = None
         self._opened: Transport | None = None  # until a connection takes it
+        self._reserve = Reserve()
         self._db = site.db
         self._guard = threading.Lock()
         self._admitted = self._failed = self._blocked = self._missed = self._probed = self._proved = False
@@ -140,7 +143,7 @@ class Way:
             False: it is paused now, or was not waited for.
         """
         self._opened = transport = self._kept_one() or self._made or self._make()
-        failure = opened(transport, stop)
+        failure = opened(transport, stop, self._call_up)
         if failure is NOT_WAITED_FOR:
             self._opened = None
             breaker.probe_now(self._db, self.name, self._site.clock())  # it was none, if it was to be one
@@ -156,6 +159,18 @@ class Way:
             self.probing, self._proved = False, True
         self._db.commit()
         return True
+
+    def _call_up(self) -> None:
+        """Bring near the server what connections the mail is worth, while the first one is opened.
+
+        Not where a limit may forbid them, nor for a server that is paused: one shows that it works.
+        """
+        others = self._site.connections - 1
+        if self.probing or self._site.limits or not others:
+            return
+        due = outbox.number_due(self._db, self._site.clock(), MESSAGES_FOR_ANOTHER * others)
+        self._db.commit()
+        self._reserve.call_up(self._make, min(due // MESSAGES_FOR_ANOTHER, others))
 
     def _is_proved_by_opening(self, transport: Transport) -> bool:
         if not transport.opening_proves:
@@ -177,6 +192,7 @@ class Way:
         if self._blocked or not self._admitted:
             return
         self._blocked = self._failed = True
+        self._reserve.dismiss()
         now, name = self._site.clock(), self.name
         never_worked = breaker.state(self._db, name).connected_on is None
         failures = breaker.pause(
@@ -259,7 +275,7 @@ class Way:
         with self._guard:
             opened, made = self._opened, self._made
             self._opened = self._made = None
-        transport = opened or self._kept_one() or made or self._make()
+        transport = opened or self._kept_one() or self._reserve.take() or made or self._make()
         with self._guard:
             self.holders += 1
         return transport
@@ -283,5 +299,6 @@ class Way:
 
     def close(self) -> None:
         """End what was opened and no connection took: what one took may be at work still."""
+        self._reserve.dismiss()
         if self._opened:
             close(self._opened)

@@ -20,6 +20,7 @@ from typing import TypeVar
 from . import database, outbox, upkeep, words
 from .ahead import Job
 from .classify import Failure, classify_exception
+from .delivery import LATE
 from .kept import KeptTransports
 from .lines import Lines
 from .outbox import Claimed, Finished
@@ -30,7 +31,7 @@ from .sender import NO_WAY, Died, Missed, Result, Sender, Tried, Untried
 from .series import Passed
 from .shift import JournalNotWritable, Shift
 from .site import Site
-from .supply import AHEAD_OCTETS, Supply
+from .supply import AHEAD_OCTETS, MESSAGES_FOR_ANOTHER, Supply
 from .transports.base import Answer
 from .ways import Ways
 
@@ -48,8 +49,6 @@ BULK_SECONDS = 1.0  # for that after each drain
 GROUP = 200  # messages finished in one transaction, at most
 LAST_GROUP = 100  # and where all mail is with the connections
 GROUP_SECONDS = 0.5  # and how long a finished one may wait for it
-FIRST_SECONDS = 0.01  # without any answer yet, after which the server is taken for a slow one
-MESSAGES_FOR_ANOTHER = 10  # messages waiting that are worth another connection
 NEAR = 2  # connections to a server that answers at once: one is served while the other is read
 GRACE = 5.0  # seconds for messages at hand when the work is to end
 EXTRA_TURN = 30.0  # seconds for which others are sent, when the drain cannot end for one that waits
@@ -153,7 +152,7 @@ class _Drain:
         self._flushed = self._looked_around = self._looked_for_urgent = time.monotonic()
         self._bitten = self._flushed
         self._patience = float("inf")
-        self._wait = FIRST_SECONDS
+        self._wait = LATE
         self._claimed_on = float("-inf")
         self._found_none = False  # at the last claim
         self._over_since: float | None = None

@@ -21,7 +21,8 @@ from . import postfix
 
 REQUIRED = os.environ.get("MAILQUEUE_REQUIRE_SERVICES") == "1"
 POSTGRES = "postgres://postgres@127.0.0.1:5432/"
-MARIADB = "mysql://root:@127.0.0.1:3306/"
+MYSQL_DRIVER = os.environ.get("MAILQUEUE_TEST_MYSQL_DRIVER", "pymysql")
+MARIADB = f"mysql:{MYSQL_DRIVER}://root:@127.0.0.1:3306/"
 
 
 def _missing_server(port: int) -> str | None:
@@ -54,7 +55,7 @@ def _missing_mail_dkim() -> str | None:
 
 _MISSING: dict[str, Callable[[], str | None]] = {
     "postgres": lambda: _missing_module("psycopg2") or _missing_server(5432),
-    "mariadb": lambda: _missing_module("pymysql") or _missing_server(3306),
+    "mariadb": lambda: _missing_module("pymysql") or _missing_module(MYSQL_DRIVER) or _missing_server(3306),
     "redis": lambda: _missing_module("redis") or _missing_server(6379),
     "rabbitmq": lambda: _missing_server(5672),
     "browser": _missing_browser,

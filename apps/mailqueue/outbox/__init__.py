@@ -12,7 +12,7 @@ of their ids, so that two that lock the same ones wait for each other in turn.
 
 from __future__ import annotations
 
-from .claiming import RECIPIENTS_AT_ONCE, SHARE, claim, next_due
+from .claiming import RECIPIENTS_AT_ONCE, SHARE, claim, next_due, number_due
 from .enqueueing import enqueue, refuse
 from .finishing import finish, release
 from .records import (
@@ -64,6 +64,7 @@ __all__ = [
     "let_through",
     "mend_waiting",
     "next_due",
+    "number_due",
     "purge",
     "recover",
     "recover_orphans",

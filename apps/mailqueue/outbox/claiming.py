@@ -37,6 +37,15 @@ def next_due(db: Any) -> float | None:
     return min((due for due in dues if due is not None), default=None)
 
 
+def number_due(db: Any, now: float, most: int) -> int:
+    """How many messages are due; `most` where there are so many or more."""
+    found = 0
+    for priority in words.PRIORITIES:
+        due = f"SELECT id FROM {MESSAGE} WHERE priority = %s AND due <= %s LIMIT {most - found}"
+        found += len(sql.fetch(db, due, priority, now))
+    return found
+
+
 def claim(
     db: Any, worker_id: int, *, limit: int, now: float, priorities: Sequence[int] = words.PRIORITIES
 ) -> list[Claimed]:

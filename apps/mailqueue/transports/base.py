@@ -178,6 +178,16 @@ class Transport(ABC):
         """
         return
 
+    def approach(self) -> None:
+        """Come as near to ready as can be done without showing a login; open() goes on from there.
+
+        A transport may as well leave all of it to open().
+
+        Raises:
+            Exception: whatever went wrong; classified by `stage`.
+        """
+        return
+
     @abstractmethod
     def open(self) -> None:
         """Make it ready to deliver; does nothing where it is.

@@ -111,14 +111,19 @@ class SmtpTransport(Transport):
         if server.security != PLAIN and (server.trust.ca_file or server.trust.cert_file):
             context_of(server.trust, verified=server.security != OPPORTUNISTIC)
 
-    def open(self) -> None:
-        """Connect, secure the connection, log in; or find the kept connection still alive."""
+    def approach(self) -> None:
+        """Connect and secure the connection, or find the kept one still alive."""
         self.stage = words.CONNECT
         if self._session is not None and self._goes_on(self._session):
             return
         self._drop()
         self._session = Session(self._server, self._timeouts, self._at, self._distrusted)
         self._wear.renewed()
+
+    def open(self) -> None:
+        """Connect, secure the connection, log in; or find the kept connection still alive."""
+        self.approach()
+        self._connected().log_in()
 
     def _goes_on(self, session: Session) -> bool:
         """Whether the session can take another message, as far as that can be told."""

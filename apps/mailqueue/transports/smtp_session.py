@@ -66,7 +66,7 @@ class Server:
 
 
 class Session:
-    """A session that is ready for messages.
+    """A session that is ready for messages, once it is logged in.
 
     Args:
         server: whom to connect to.
@@ -96,6 +96,7 @@ class Session:
         self.ahead: Prepared | None = None
         self.used = self.is_over = False
         self._awaited, self._distrusted = 0, distrusted
+        self._is_ready = False
         self.wire = Wire(server.host, server.port, timeout=timeouts.connect, source=server.source)
         try:
             self._greet()
@@ -122,14 +123,30 @@ class Session:
             _expect(words.STARTTLS, wire.command("STARTTLS", patience))
             self._secure()
             self._hello()
-        if server.login:
-            self._at(words.AUTH)
-            offered = self.extensions.get("AUTH", "")
-            reply = log_in(
-                lambda line: wire.command(line, patience), server.login, offered=offered, secure=wire.secure
-            )
-            _expect(words.AUTH, reply)
-        wire.expect_silence()  # else the first message would pay for it
+
+    def log_in(self) -> None:
+        """Make the session ready; does nothing where it is.
+
+        Raises:
+            Exception: whatever went wrong, to be classified by the stage; the session is over.
+        """
+        if self._is_ready:
+            return
+        try:
+            if self._server.login:
+                self._at(words.AUTH)
+                self._show(self._server.login)
+            self.wire.expect_silence()  # else the first message would pay for it
+        except BaseException:
+            self.cut()
+            raise
+        self._is_ready = True
+
+    def _show(self, login: Login) -> None:
+        wire, patience = self.wire, self.timeouts.greeting
+        offered = self.extensions.get("AUTH", "")
+        reply = log_in(lambda line: wire.command(line, patience), login, offered=offered, secure=wire.secure)
+        _expect(words.AUTH, reply)
 
     def _secure(self) -> None:
         self._at(words.TLS)
