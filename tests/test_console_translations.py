@@ -92,7 +92,7 @@ def named(text: str) -> set[str]:
 def test_what_to_do_with_a_transport_is_found_again_by_its_text() -> None:
     failure = Failure(words.CONFIGURATION, words.AUTH, "auth-rejected", "no")
     stored = remedies.advice(failure, "smtp://h.test:25#{n}", "routes=").remedy
-    told = Told.read(stored.removesuffix(f" {remedies.NO_MAIL_LOST}"), remedies.OF_TRANSPORTS)
+    told = Told.read(remedies.without_waiting(stored), remedies.OF_TRANSPORTS)
     assert isinstance(told, Told)
     shown = str(LANGUAGES["de"](told.text).format(**told.values))
     assert shown.startswith(

@@ -140,3 +140,16 @@ def test_no_remedy_says_where_the_reason_stands(rule: str) -> None:
     kind = classify.RULES[rule].kind if rule in classify.RULES else words.MESSAGE
     told = remedies.advice(Failure(kind, words.RCPT, rule, "said"))
     assert not {"below", "above"} & set(re.findall(r"\w+", f"{told.summary} {told.remedy}"))
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [("", "the mail waits"), ("transports=", "no other transport takes")]
+)
+def test_where_another_transport_may_take_the_mail_it_is_not_said_to_wait(place: str, said: str) -> None:
+    failure = Failure(words.CONFIGURATION, words.AUTH, "auth-rejected", "no")
+    remedy = remedies.advice(failure, WAY, place).remedy
+    assert said in remedy and remedy.endswith("goes out by itself once this is repaired.")
+    assert (
+        remedies.without_waiting(remedy)
+        == remedies.advice(failure, WAY, place).remedy.partition(" Nothing")[0]
+    )

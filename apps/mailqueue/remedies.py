@@ -16,6 +16,10 @@ class Advice(NamedTuple):
 
 
 NO_MAIL_LOST = "Nothing is lost: the mail waits, and goes out by itself once this is repaired."
+# The same in the words of the log, where there are several transports: it does not know what they do.
+_NONE_OF_SEVERAL_LOST = (
+    "Nothing is lost: mail that no other transport takes waits, and goes out by itself once this is repaired."
+)
 NO_WORKER = Advice(
     "Mail is due, and nobody sends it.",
     "See that the site's scheduler is running (py4web: USE_SCHEDULER in settings.py; web2py: web2py.py"
@@ -343,9 +347,10 @@ def advice(failure: Failure, transport: str = "", place: str = "") -> Advice:
     if place and not at_stage and failure.rule in _OF_A_TRANSPORT:
         remedy = _OF_A_TRANSPORT[failure.rule].format(transport=transport, place=place)
     waits = failure.kind == words.CONFIGURATION or failure.stage in words.TRANSPORT_STAGES
-    return Advice(found.summary, f"{remedy} {NO_MAIL_LOST}" if waits else remedy)
+    none_lost = _NONE_OF_SEVERAL_LOST if place else NO_MAIL_LOST
+    return Advice(found.summary, f"{remedy} {none_lost}" if waits else remedy)
 
 
 def without_waiting(remedy: str) -> str:
     """A remedy without the assurance for mail that waits."""
-    return remedy.removesuffix(f" {NO_MAIL_LOST}")
+    return remedy.removesuffix(f" {NO_MAIL_LOST}").removesuffix(f" {_NONE_OF_SEVERAL_LOST}")
