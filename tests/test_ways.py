@@ -1074,6 +1074,16 @@ def test_send_direct_email_goes_by_the_next_transport_too(make: Any, servers: li
     assert mail.send_direct_email("cid@x.test") is False
 
 
+def test_a_route_without_a_transport_that_can_be_made_hides_nobody_who_got_the_mail(
+    make: Any, servers: list[ScriptedServer]
+) -> None:
+    mail = make(url(servers[0]), routes=[route("gopher://h.test", recipient_domain="far.test")])
+    assert mail.send_direct_email(["ann@x.test", "bob@far.test", "cid@x.test"]) is False
+    assert took(servers)[0] == ["ann@x.test", "cid@x.test"]
+    assert list(mail.result) == ["bob@far.test"]
+    assert open_causes(mail) == ["bad-transport"]
+
+
 def test_send_direct_email_leaves_a_paused_transport_alone_where_there_is_another(
     make: Any, servers: list[ScriptedServer], clock: Clock
 ) -> None:

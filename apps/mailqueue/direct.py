@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from . import breaker, words
-from .classify import classify_exception
+from .classify import Failure, classify_exception
 from .compose import Composed, Envelope
 from .delivery import close, hand_over
 from .limits import domain_of
@@ -25,7 +25,7 @@ def send_directly(site: Site, composed: Composed) -> list[tuple[str, Answer]]:
         One answer for each recipient, with the name of the transport that was tried last for it.
 
     Raises:
-        Exception: there is no transport that can be made.
+        Exception: there is no transport that can be made, and none of the recipients was tried.
     """
     plan, make = site.ways_out()
     turn, envelope = site.rng.randrange(HEAVIEST), composed.envelope
@@ -34,12 +34,21 @@ def send_directly(site: Site, composed: Composed) -> list[tuple[str, Answer]]:
     for kind, address in envelope.recipients:
         order = plan.order(Parcel(turn, None, sender, domain_of(address)))
         groups.setdefault((order, address.isascii()), []).append((kind, address))
-    answers = []
+    answers: list[tuple[str, Answer]] = []
     for (order, _), recipients in groups.items():
         part = envelope._replace(recipients=tuple(recipients))
-        name, given = _by_the_first(site, make, order, part, composed.mime)
+        try:
+            name, given = _by_the_first(site, make, order, part, composed.mime)
+        except Exception as error:
+            if not answers:
+                raise
+            name, given = "", _refused(part, classify_exception(words.CONFIG, error))
         answers += [(name, answer) for answer in given]
     return answers
+
+
+def _refused(envelope: Envelope, failure: Failure) -> list[Answer]:
+    return [Answer.refused(address, failure) for _, address in envelope.recipients]
 
 
 def _by_the_first(
@@ -78,8 +87,7 @@ def _over(site: Site, transport: Transport, envelope: Envelope, mime: bytes) -> 
     try:
         transport.open()
     except BaseException as error:  # noqa: BLE001 - classify_exception raises it again if it is an exit
-        failure = classify_exception(transport.stage, error)
-        return [Answer.refused(address, failure) for _, address in envelope.recipients]
+        return _refused(envelope, classify_exception(transport.stage, error))
     try:
         return hand_over(transport, envelope, mime, site.sender(), seal=site.seal)
     finally:
