@@ -320,5 +320,5 @@ class Sender(threading.Thread):
 
 
 def _envelope(claimed: Claimed) -> Envelope:
-    addresses = dict.fromkeys(recipient.address for recipient in claimed.recipients)
-    return Envelope(claimed.sender, tuple((words.TO, address) for address in addresses), claimed.smtputf8)
+    addresses = dict.fromkeys([recipient.address for recipient in claimed.recipients])
+    return Envelope(claimed.sender, tuple([(words.TO, address) for address in addresses]), claimed.smtputf8)

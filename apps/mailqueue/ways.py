@@ -161,7 +161,11 @@ class Ways:
 
     def first(self, claimed: Claimed) -> Way | None:
         """The way that a message will surely be tried by first, as it seems now."""
-        return next((way for way in self._order(claimed) if way.usable and not way.probing), None)
+        order = (self._only,) if self._only else self._order(claimed)
+        for way in order:
+            if way.usable and not way.probing:
+                return way
+        return None
 
     def is_only(self, way: Way) -> bool:
         """Whether all messages go this way, and no other."""
