@@ -29,13 +29,13 @@ from mailqueue import (
 from mailqueue.administration import relative
 from mailqueue.classify import Failure
 from mailqueue.compose import compose
+from mailqueue.console import actions as actions_page
 from mailqueue.console.message import VERBS
 from mailqueue.console.messages import ROWS
 from mailqueue.ledger import Ledger
 from mailqueue.lessons import Lesson
 from mailqueue.limits import Limit, Rate
 from mailqueue.outbox import HeldBack, Retention
-from mailqueue.py4web.console import audit as audit_page
 from mailqueue.tables import define_tables
 from mailqueue.terms import terms
 from py4web.core import DAL
@@ -1266,11 +1266,11 @@ def test_what_administrators_did_is_shown_page_by_page(admin: Browser, reader: B
     assert "Nobody has done anything" in admin.get("mailqueue/actions").text
     message_id = queue.put()
     admin.submit(button(admin, f"mailqueue/message/{message_id}", "cancel"))
-    for number in range(audit_page.ROWS):
+    for number in range(actions_page.ROWS):
         audit.record(queue.db, "<script>eve</script>", audit.CORRECT, time.time(), number + 1, "<b>to</b>")
     queue.db.commit()
     page = reader.get("mailqueue/actions")
-    assert page.text.count("Address corrected") == audit_page.ROWS
+    assert page.text.count("Address corrected") == actions_page.ROWS
     assert "&lt;script&gt;eve" in page.text
     assert "<b>to" not in page.text
     last = admin.get(neighbour(admin, "mailqueue/actions", "next") or "").text

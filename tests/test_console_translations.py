@@ -11,12 +11,10 @@ import mailqueue
 import pytest
 from mailqueue import administration, audit, pending_accounts, remedies, replies, timeline, words
 from mailqueue.classify import Failure
-from mailqueue.console import bulk, buttons, message, parts, refusals
+from mailqueue.console import bulk, buttons, content, message, overview, parts, refusals
 from mailqueue.console import replies as replies_page
 from mailqueue.console.speech import PAGES_TRANSLATIONS
 from mailqueue.languages import Languages
-from mailqueue.py4web.console import message as message_pages
-from mailqueue.py4web.console import overview
 from mailqueue.told import Told
 
 PACKAGE = Path(mailqueue.__file__).parent
@@ -65,7 +63,7 @@ def texts() -> Iterator[str]:
     yield from remedies._OTHERWISE
     yield from remedies.OF_TRANSPORTS
     yield remedies.NO_MAIL_LOST
-    yield from (bulk.TITLE, message.TITLE, message_pages.CONTENT_TITLE, overview.TEST_TITLE)
+    yield from (bulk.TITLE, message.TITLE, content.TITLE, overview.TEST_TITLE)
     yield refusals.NO_MEMBER.back[0]
     yield from administration.STORED
     yield from (words.TO, words.CC, words.BCC)

@@ -104,7 +104,7 @@ HOUSE = [
     timeline
     pending_accounts
     preview
-    console/*: administration pending_accounts replies stoppages timeline
+    console/*: administration pending_accounts preview replies stoppages timeline trial
     """,
     """
     celery

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 import requests
 from support.browser import Browser
+from support.smtp_server import ScriptedServer
 from support.web2py_site import Web2pySite, member
 
 UNKNOWN = "550 Blue moon, come back in spring"
@@ -218,9 +220,128 @@ def test_unknown_work_on_many_messages_is_not_found(site: Web2pySite, admin: Bro
         assert admin.get(f"plugin_mailqueue/progress/{number}").status_code in (400, 404)
 
 
+# --- how things stand ------------------------------------------------------------------------
+
+
+def served_by(site: Web2pySite, smtp: ScriptedServer) -> None:
+    site.configure(mail={"server": f"127.0.0.1:{smtp.port}", "sender": "noreply@site.test", "tls": False})
+
+
+def test_the_overview_says_what_waits_and_comes_anew_by_itself(site: Web2pySite, admin: Browser) -> None:
+    queue_some(site, "overseen")
+    page = admin.get("plugin_mailqueue/overview")
+    assert re.search(r">\d+ queued</a>", page.text)
+    assert page.text.count("<svg") == 3
+    script = re.search(r'<script src="/app/([^"]*refresh.js[^"]*)" data-seconds="30"', page.text)
+    assert script and "mq-live" in admin.get(script[1]).text
+    assert "refresh.js" not in admin.get("plugin_mailqueue/overview?refresh=off").text
+    menu = re.findall(r'<a href="/app/plugin_mailqueue/(\w*)"[^>]*>([A-Z][a-z]+)', page.text)
+    assert [name for name, _ in menu[:3]] == ["overview", "index", "problems"]
+
+
+def test_the_connection_is_tested_by_a_button_and_that_is_recorded(
+    site: Web2pySite, admin: Browser, smtp: ScriptedServer
+) -> None:
+    served_by(site, smtp)
+    form = admin.form_to(admin.get("plugin_mailqueue/overview"), "plugin_mailqueue/test")
+    assert admin.get(form.action).status_code == 403
+    assert admin.post(form.action.partition("?")[0]).status_code == 403
+    assert smtp.connections == 0
+    page = admin.submit(form).text
+    assert f"smtp://127.0.0.1:{smtp.port}" in page and "The mail server can be used." in page
+    assert smtp.connections == 1 and smtp.messages == []
+    assert "Connection tested" in admin.get("plugin_mailqueue/actions").text
+
+
+def test_what_is_held_back_is_shown_and_can_be_let_go(site: Web2pySite, admin: Browser) -> None:
+    assert "No mail is held back" in admin.get("plugin_mailqueue/held").text
+    assert ">Held back</a>" not in admin.get("plugin_mailqueue/index").text
+    site.scenario(
+        "import time; now = time.time()\n"
+        "mail.send('ann@busy.test', 'held', 'text')\n"
+        "held = dict(held_by='domain:busy.test', due=now + 600)\n"
+        "db(db.mailqueue_recipient.address == 'ann@busy.test').update(**held)\n"
+        "found['id'] = db.mailqueue_lesson.insert(name='domain:busy.test', strikes=3, pace=10,"
+        " learned_on=now, rests_until=now + 600, reason='<i>slow down')"
+    )
+    assert ">Held back</a>" in admin.get("plugin_mailqueue/index").text
+    page = admin.get("plugin_mailqueue/held")
+    assert "busy.test" in page.text and "&lt;i&gt;slow down" in page.text
+    form = admin.form_to(page, "/forget")
+    assert admin.post(form.action.replace("/forget", "7/forget")).status_code == 403
+    assert "busy.test is sent to at full speed again." in admin.submit(form).text
+    assert site.rows("SELECT * FROM mailqueue_lesson") == []
+
+
+def test_what_administrators_did_is_listed(site: Web2pySite, admin: Browser) -> None:
+    queue_some(site, "acted on", 1)
+    admin.submit(admin.form_to(admin.get("plugin_mailqueue/index?search=acted"), "/cancel"))
+    page = admin.get("plugin_mailqueue/actions").text
+    assert "admin@example.test" in page
+    assert re.search(r'<a href="/app/plugin_mailqueue/message/\d+">\d+</a>', page)
+    assert "Newest" in admin.get("plugin_mailqueue/actions?before=999999").text
+
+
+def test_each_template_is_shown_in_each_language(site: Web2pySite, admin: Browser) -> None:
+    listed = admin.get("plugin_mailqueue/templates").text
+    assert 'href="/app/plugin_mailqueue/template/verify_email/de"' in listed
+    shown = admin.get("plugin_mailqueue/template/verify_email/de")
+    assert 'sandbox="" referrerpolicy="no-referrer"' in shown.text and "Bitte" in shown.text
+    assert shown.headers["Referrer-Policy"] == "no-referrer"
+    for missing in ("template/verify_email/xx", "template/none/de", "template", "template/verify_email"):
+        assert admin.get(f"plugin_mailqueue/{missing}").status_code == 404
+
+
+def test_the_content_is_shown_on_request_and_that_is_recorded(site: Web2pySite, admin: Browser) -> None:
+    site.scenario("mail.send('ann@content.test', 'shown', ('a secret', '<p onclick=\"x()\">a link</p>'))")
+    number = site.mails("ann@content.test")[0]["id"]
+    before = admin.get(f"plugin_mailqueue/message/{number}")
+    assert "a secret" not in before.text
+    form = admin.form_to(before, f"message/{number}/content")
+    asked = admin.get(form.action.partition("?")[0])
+    assert asked.status_code == 200 and "a secret" not in asked.text
+    assert admin.post(form.action.partition("?")[0]).status_code == 403
+    shown = admin.submit(form)
+    assert "a secret" in shown.text and "&lt;p onclick=" in shown.text
+    assert shown.headers["Referrer-Policy"] == "no-referrer" and shown.headers["Cache-Control"] == "no-store"
+    recorded = site.rows("SELECT * FROM mailqueue_audit WHERE action_name = 'show'")
+    assert [(row["message_ref"], row["who"]) for row in recorded] == [(number, "admin@example.test")]
+
+
+# --- who may only look -----------------------------------------------------------------------
+
+
+def test_readers_see_the_pages_and_can_do_nothing(site: Web2pySite, admin: Browser) -> None:
+    queue_some(site, "read only", 1)
+    (row,) = site.rows("SELECT id FROM mailqueue_message WHERE subject = 'read only'")
+    reader = member(site, "auditor@example.test")
+    assert reader.get("default/become_auditor").text == "done"
+    seen = ("index", "problems", "replies", "overview", "held", "actions", "templates", "accounts")
+    for path in (*seen, f"message/{row['id']}", "template/verify_email/en"):
+        page = reader.get(f"plugin_mailqueue/{path}")
+        assert page.status_code == 200, path
+        assert not [
+            form
+            for form in reader.forms(page)
+            if "/plugin_mailqueue/" in form.action and form.method == "POST"
+        ]
+    for path in ("bulk", "progress/1", f"message/{row['id']}/content"):
+        refused = reader.get(f"plugin_mailqueue/{path}")
+        assert (
+            refused.status_code == 403
+            and "You may look at the mail of this site, but not act." in refused.text
+        )
+    theirs = admin.form_to(admin.get("plugin_mailqueue/index?search=read+only"), "/cancel").action
+    assert reader.post(theirs).status_code == 403
+    assert statuses(site, "read only") == {"queued"}
+
+
 # --- the reader's language -------------------------------------------------------------------
 
-PAGES = ("index", "message/1", "bulk", "problems", "replies", "accounts")
+PAGES = (
+    "overview", "index", "message/1", "message/1/content", "bulk", "problems", "held", "replies", "accounts",
+    "actions", "templates", "template/verify_email/de",
+)  # fmt: skip
 GERMAN = {"Accept-Language": "de-AT,de;q=0.9"}
 
 

@@ -31,8 +31,8 @@ def test_the_command_makes_a_pack_without_py4web(tmp_path: Path) -> None:
     assert "modules/plugin_mailqueue/translations/de.json" in found
     assert "modules/plugin_mailqueue/translations/console/de.json" in found
     assert "modules/plugin_mailqueue/templates/admin/replies.html" in found
-    assert "modules/plugin_mailqueue/templates/admin/overview.html" not in found  # only py4web has it
-    assert "static/plugin_mailqueue/admin.css" in found
+    assert "modules/plugin_mailqueue/templates/admin/refused.html" not in found  # only py4web has it
+    assert {"static/plugin_mailqueue/admin.css", "static/plugin_mailqueue/refresh.js"} <= found
     licences = ("LICENSE", "carried/email_validator/LICENSE", "carried/idna/LICENSE")
     assert {f"modules/plugin_mailqueue/{name}" for name in licences} <= found
     with tarfile.open(out) as opened:

@@ -75,7 +75,20 @@ def test_who_logs_in_for_a_page_lands_on_it(site: Web2pySite, admin: Browser) ->
     assert status(site, "login@seen.test") == "queued"
 
 
-@pytest.mark.parametrize("page", ["index", "message/1", "problems"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "index",
+        "message/1",
+        "message/1/content",
+        "problems",
+        "overview",
+        "held",
+        "actions",
+        "templates",
+        "bulk",
+    ],
+)
 def test_only_administrators_see_the_pages(site: Web2pySite, admin: Browser, page: str) -> None:
     queued(site, f"{page.replace('/', '.')}@seen.test")
     anonymous = site.browser().get(f"plugin_mailqueue/{page}", allow_redirects=False)

@@ -27,3 +27,11 @@ def buttons(parts: Parts, message: dict[str, Any], **query: Any) -> list[Any]:
         )
         for verb, label in verbs_for(message)
     ]
+
+
+def content_button(parts: Parts, message: dict[str, Any]) -> Any:
+    """What asks for the content of a message; "" where there is none any more."""
+    if not message["has_content"]:
+        return ""
+    name = Told("Show the content of message {number}", number=message["id"])
+    return parts.button("Show content", name, parts.signed("message", message["id"], "content"))

@@ -11,7 +11,7 @@ from .. import administration, audit, outbox, queries, words
 from ..stoppages import is_held_up
 from ..timeline import next_step, timeline
 from ..told import Told
-from .buttons import buttons
+from .buttons import buttons, content_button
 from .messages import way_back
 from .parts import Parts, posted
 from .refusals import NO_ACTION, Refusal
@@ -96,7 +96,7 @@ class Message:
         copy = self._parts.button(
             "Send me a copy", name, self._parts.signed("message", message["id"], "copy")
         )
-        return [copy, *self._over_another(message)]
+        return [content_button(self._parts, message), copy, *self._over_another(message)]
 
     def _over_another(self, message: dict[str, Any]) -> list[Any]:
         """The form that retries over a transport of one's choice, where there are several."""

@@ -13,6 +13,7 @@ from yatl.helpers import BUTTON, FORM, SPAN
 from .. import queries, rulebook, words
 from ..administration import LABELS, STORED, relative, said
 from ..remedies import NO_MAIL_LOST, NO_WORKER, OF_TRANSPORTS, without_waiting
+from ..stoppages import stoppages
 from ..tables import local_time
 from ..told import Told
 from .refusals import Refusal
@@ -61,11 +62,15 @@ class Parts(Speech):
     Args:
         mail: the mailer.
         translations: folders with the site's own translations.
+
+    Attributes:
+        has_accounts: whether there is a page of pending accounts.
     """
 
     def __init__(self, mail: Any, translations: Sequence[Path]):
         super().__init__(translations)
         self.mail = mail
+        self.has_accounts = False
 
     # --- what each framework does its own way ----------------------------------------------
 
@@ -96,6 +101,34 @@ class Parts(Speech):
     @abstractmethod
     def refusal(self, refusal: Refusal) -> Exception:
         """What to raise where something cannot be done: a page that says why, and what to do."""
+
+    # --- where to go -----------------------------------------------------------------------
+
+    def menu(self, page: Any) -> list[tuple[str, str, str]]:
+        """The entries of the menu: the section's name, its label, its URL."""
+        entries = [
+            ("overview", "Overview", self.link("overview")),
+            ("messages", "Messages", self.link()),
+            ("problems", "Problems", self.link("problems")),
+        ]
+        if page.any_held or page.section == "held":
+            entries.append(("held", "Held back", self.link("held")))
+        entries.append(("replies", "Replies", self.link("replies")))
+        if self.has_accounts:
+            entries.append(("accounts", "Pending accounts", self.link("accounts")))
+        entries.append(("actions", "Actions", self.link("actions")))
+        return [*entries, ("templates", "Templates", self.link("templates"))]
+
+    def state(self) -> dict[str, Any]:
+        """What every page shows."""
+        db = self.mail.db
+        self.mail.silence()  # where nobody sends, that is an entry to be shown
+        return {
+            "stoppages": stoppages(self.mail),
+            "open_problems": queries.open_problems(db),
+            "any_held": queries.any_held_back(db, self.now()),
+            "may_act": self.may_act(),
+        }
 
     # --- what to press ---------------------------------------------------------------------
 

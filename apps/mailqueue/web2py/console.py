@@ -15,13 +15,11 @@ from urllib.parse import quote
 from gluon import HTTP, URL, current, redirect
 from gluon.html import XML
 
-from .. import queries
 from ..console.parts import HOSTS_POLICY, TEMPLATES, TITLES, Parts
-from ..console.refusals import NO_MEMBER, NOT_SIGNED, Refusal
+from ..console.refusals import MAY_NOT_ACT, NO_MEMBER, NOT_SIGNED, Refusal
 from ..filling import filled_in
 from ..languages import Language
 from ..rendering import escaped
-from ..stoppages import stoppages
 from ..version import __version__
 
 CONTROLLER = "plugin_mailqueue"
@@ -36,11 +34,12 @@ class Console(Parts):
         mail: the mailer.
         auth: the application's Auth.
         role: the group whose members may see the pages, and act.
+        readers: the group whose members may see them, but neither act nor see contents; None: there is none.
     """
 
-    def __init__(self, mail: Any, auth: Any, role: str):
+    def __init__(self, mail: Any, auth: Any, role: str, readers: str | None = None):
         super().__init__(mail, [Path(current.request.folder, "translations")])
-        self._auth, self._role = auth, role
+        self._auth, self._role, self._readers = auth, role, readers
         self._language: Language | None = None
 
     def language(self) -> Language:
@@ -52,7 +51,7 @@ class Console(Parts):
     # --- who -------------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """Go on only for an administrator.
+        """Go on only for whoever may see the pages.
 
         Raises:
             HTTP: to the login page and from there back, or 403.
@@ -62,7 +61,7 @@ class Console(Parts):
             is_page = current.request.env.request_method == "GET"
             back = self._auth.here() if is_page else self.link()
             redirect(f"{self._auth.settings.login_url}?_next={quote(back, safe='')}")
-        if not self._auth.has_membership(self._role):
+        if not self.may_act() and not (self._readers and self._auth.has_membership(self._readers)):
             raise self.refusal(NO_MEMBER)
         headers = current.response.headers
         headers["Cache-Control"] = "no-store"
@@ -71,23 +70,37 @@ class Console(Parts):
         headers["Content-Language"] = self.language_tag
         current.response.view = f"{CONTROLLER}/page.html"
 
-    def hold_to_buttons(self) -> None:
-        """Go on only for a button that was made for this visitor.
+    def hold_to_acting(self) -> None:
+        """Go on only for an administrator who may act.
 
         Raises:
             HTTP: 403.
         """
+        if not self.may_act():
+            raise self.refusal(MAY_NOT_ACT)
+
+    def hold_to_buttons(self) -> None:
+        """Go on only for a button that was made for this visitor, who may act.
+
+        Raises:
+            HTTP: 403.
+        """
+        self.hold_to_acting()
         request = current.request
         if request.env.request_method != "POST" or not URL.verify(request, user_signature=True):
             raise self.refusal(Refusal(NOT_SIGNED.status, NOT_SIGNED.told))
+
+    def shows_mail(self) -> None:
+        """Have nobody learn the address of a page that shows a mail."""
+        current.response.headers["Referrer-Policy"] = "no-referrer"
 
     def head(self, page: Any) -> str:
         """What a page puts into the head of the layout around it: nothing, web2py's have response.title."""
         return ""
 
     def may_act(self) -> bool:
-        """Always: whoever may only look is not admitted."""
-        return True
+        """Whether whoever makes this request may press buttons and see contents."""
+        return bool(self._auth.has_membership(self._role))
 
     def whose(self) -> str:
         """The address of the administrator whose request this is."""
@@ -113,16 +126,10 @@ class Console(Parts):
         """The URL of the pages' own style sheet, a new one for every version."""
         return str(URL("static", f"{CONTROLLER}/admin.css", vars={"v": __version__}))
 
-    def menu(self, page: Any) -> list[tuple[str, str, str]]:
-        """The entries of the menu: the section's name, its label, its URL."""
-        entries = [
-            ("messages", "Messages", self.link()),
-            ("problems", "Problems", self.link("problems")),
-            ("replies", "Replies", self.link("replies")),
-        ]
-        if hasattr(current, "plugin_mailqueue_approval"):
-            entries.append(("accounts", "Pending accounts", self.link("accounts")))
-        return entries
+    @property
+    def script(self) -> str:
+        """The URL of the script that brings the overview anew."""
+        return str(URL("static", f"{CONTROLLER}/refresh.js", vars={"v": __version__}))
 
     # --- what to answer --------------------------------------------------------------------
 
@@ -134,20 +141,11 @@ class Console(Parts):
             section: the entry of the menu that it belongs to.
             found: what its template finds in `page`, besides state(); a "title" where it has its own.
         """
+        self.has_accounts = hasattr(current, "plugin_mailqueue_approval")
         page = {"title": TITLES[section], **self.state(), **found, "section": section}
         current.response.title = self.say(page["title"])
         given = {"mq": self, "page": SimpleNamespace(**page)}
         return {"page": XML(filled_in(f"{name}.html", given, _read, escaped))}
-
-    def state(self) -> dict[str, Any]:
-        """What every page shows."""
-        db = self.mail.db
-        self.mail.silence()  # where nobody sends, that is an entry to be shown
-        return {
-            "stoppages": stoppages(self.mail),
-            "open_problems": queries.open_problems(db),
-            "may_act": self.may_act(),
-        }
 
     def done(self, changed_and_told: tuple[bool, str], back: str) -> HTTP:
         """What to raise when a verb is done: the page to go back to, which says what came of it."""

@@ -220,14 +220,16 @@ class QueuedMail(MailQueue, Mail):  # type: ignore[misc]  # web2py has no type h
         """Send mail as it comes, until SIGTERM or SIGINT: for a script that `web2py.py -S -M -R` runs."""
         worker.work(self)
 
-    def enable_admin(self, auth: Any, role: str = "admin") -> None:
+    def enable_admin(self, auth: Any, role: str = "admin", readers: str | None = None) -> None:
         """Show the queue to the members of a group: plugin_mailqueue and appadmin/manage/mailqueue.
 
         Args:
             auth: the site's Auth.
-            role: the group.
+            role: the group whose members may see the pages, and act.
+            readers: the group whose members may see plugin_mailqueue, but neither act nor see contents; None:
+                there is none.
         """
-        Pages(self, auth, role).enable()
+        Pages(self, auth, role, readers).enable()
 
     def visitor_languages(self) -> str:
         """What the request at hand says in Accept-Language; "" where there is no request."""
@@ -242,6 +244,7 @@ class QueuedMail(MailQueue, Mail):  # type: ignore[misc]  # web2py has no type h
         expires_after: float = EXPIRES_AFTER,
         per_client: str | None = "20/hour",
         role: str = "admin",
+        readers: str | None = None,
     ) -> None:
         """Ask approvers by mail about accounts that wait for approval.
 
@@ -252,13 +255,14 @@ class QueuedMail(MailQueue, Mail):  # type: ignore[misc]  # web2py has no type h
                 "https://your-domain.org/yourapp"; never what a visitor's request claims.
             expires_after: seconds for which the links hold.
             per_client: how many one visitor's network address may ask for; None: any number.
-            role: the group whose members may see the list of those who wait.
+            role: the group whose members may see the list of those who wait, and decide.
+            readers: the group whose members may see it only; None: there is none.
 
         Raises:
             ValueError: an argument makes no sense.
         """
         approval = Approval(self, auth, approvers, base_url, expires_after, per_client)
-        current.plugin_mailqueue_approval = ApprovalPages(approval, Console(self, auth, role))
+        current.plugin_mailqueue_approval = ApprovalPages(approval, Console(self, auth, role, readers))
 
     # --- whose transaction it is -----------------------------------------------------------
 

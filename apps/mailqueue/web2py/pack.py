@@ -14,8 +14,6 @@ MODULE = "modules/plugin_mailqueue"
 _TEMPLATES = [PACKAGE / "templates" / folder for folder in ("mail", "admin")]
 _TRANSLATIONS = PACKAGE / "translations"
 
-# Pages that only py4web has.
-_PAGES_LEFT_OUT = ("audit", "content", "held", "overview", "refused", "template", "templates", "test")
 # What only py4web, the command line and this file need.
 _LEFT_OUT = frozenset(
     {
@@ -26,10 +24,8 @@ _LEFT_OUT = frozenset(
         "cli.py",
         "manifest.py",
         "supervisor.py",
-        "preview.py",
     }
-    | {"web2py/plugin", "web2py/pack.py"}
-    | {f"templates/admin/{page}.html" for page in _PAGES_LEFT_OUT}
+    | {"web2py/plugin", "web2py/pack.py", "templates/admin/refused.html"}
 )
 # A web2py site often has no pip: what compose.py needs besides the standard library and pydal goes along.
 _CARRIED = {"email-validator": "email_validator", "idna": "idna"}
@@ -65,7 +61,8 @@ def _files() -> Iterator[tuple[str, bytes]]:
     plugin = PACKAGE / "web2py" / "plugin"
     for path in [*plugin.rglob("*.py"), *plugin.rglob("*.html")]:
         yield path.relative_to(plugin).as_posix(), path.read_bytes()
-    yield "static/plugin_mailqueue/admin.css", (PACKAGE / "static" / "admin.css").read_bytes()
+    for name in ("admin.css", "refresh.js"):
+        yield f"static/plugin_mailqueue/{name}", (PACKAGE / "static" / name).read_bytes()
     for distribution, package in _CARRIED.items():
         yield from _installed(distribution, package)
     yield f"{MODULE}/LICENSE", _licence("mailqueue")

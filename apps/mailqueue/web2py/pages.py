@@ -11,13 +11,18 @@ from typing import Any
 from gluon import HTTP, current
 
 from .. import administration
+from ..console.actions import Actions
 from ..console.bulk import REFRESHED, Bulk
+from ..console.content import Content
+from ..console.held import Held
 from ..console.message import Message
 from ..console.messages import Messages
+from ..console.overview import Overview
 from ..console.parts import number
 from ..console.problems import Problems
 from ..console.refusals import NO_ACTION
 from ..console.replies import Replies
+from ..console.templates import Templates
 from ..mailer import MailQueue
 from ..tables import MESSAGE, PROBLEM, RECIPIENT
 from .console import Console, asked
@@ -31,12 +36,13 @@ class Pages:
     Args:
         mail: the mailer.
         auth: the application's Auth.
-        role: the group whose members may see them.
+        role: the group whose members may see them, and act.
+        readers: the group whose members may see them, but neither act nor see contents; None: there is none.
     """
 
-    def __init__(self, mail: MailQueue, auth: Any, role: str):
+    def __init__(self, mail: MailQueue, auth: Any, role: str, readers: str | None):
         self._mail, self._auth, self._role = mail, auth, role
-        self.console = Console(mail, auth, role)
+        self.console = Console(mail, auth, role, readers)
 
     def enable(self) -> None:
         """Have the controller and appadmin find them."""
@@ -53,6 +59,47 @@ class Pages:
             },
         )
 
+    # --- how things stand ------------------------------------------------------------------
+
+    def overview(self) -> dict[str, Any]:
+        """Transports, workers, the queue, and the figures of the last hour, day and week."""
+        self.console.admit()
+        return self.console.page("overview", "overview", Overview(self.console).page(asked().get("refresh")))
+
+    def test(self) -> dict[str, Any]:
+        """What came of trying the ways out, and the keys."""
+        self.console.admit()
+        self.console.hold_to_buttons()
+        return self.console.page("test", "overview", Overview(self.console).test())
+
+    def held(self) -> dict[str, Any]:
+        """What is held back, and why."""
+        self.console.admit()
+        content, args = Held(self.console), current.request.args
+        if not args:
+            return self.console.page("held", "held", content.page())
+        self.console.hold_to_buttons()
+        if args(1) != "forget":
+            raise self.console.refusal(NO_ACTION)
+        raise self.console.done(content.forget(number(args(0)) or 0), self.console.link("held"))
+
+    def actions(self) -> dict[str, Any]:
+        """What administrators did, the latest first."""
+        self.console.admit()
+        return self.console.page("actions", "actions", Actions(self.console).page(asked()))
+
+    def templates(self) -> dict[str, Any]:
+        """Which mail templates there are, and in which languages."""
+        self.console.admit()
+        return self.console.page("templates", "templates", Templates(self.console).page())
+
+    def template(self) -> dict[str, Any]:
+        """One mail in one language, with made-up variables."""
+        self.console.admit()
+        name, language = (str(current.request.args(place) or "") for place in (0, 1))
+        self.console.shows_mail()
+        return self.console.page("template", "templates", Templates(self.console).one(name, language))
+
     # --- messages --------------------------------------------------------------------------
 
     def messages(self) -> dict[str, Any]:
@@ -63,17 +110,28 @@ class Pages:
         return self.console.page("messages", "messages", content.page(wanted))
 
     def message(self) -> dict[str, Any]:
-        """One message, with its recipients and attempts. Not its text, which may hold live links."""
+        """One message, with its recipients and attempts; its text, which may hold live links, on request."""
         self.console.admit()
         content, args = Message(self.console), current.request.args
         message_id = number(args(0)) or 0
         if len(args) < 2:
             return self.console.page("message", "messages", content.page(message_id))
+        if args(1) == "content":
+            return self._content(message_id)
         self.console.hold_to_buttons()
         if args(3) == "correct":
             return self._corrected(content, message_id, number(args(2)) or 0)
         done = content.do(args(1), message_id, current.request.post_vars)
         raise self.console.done(done, content.way_back(message_id, asked()))
+
+    def _content(self, message_id: int) -> dict[str, Any]:
+        content = Content(self.console)
+        if current.request.env.request_method == "GET":
+            self.console.hold_to_acting()
+            return self.console.page("content", "messages", content.page(message_id))
+        self.console.hold_to_buttons()
+        self.console.shows_mail()
+        return self.console.page("content", "messages", content.asked_for(message_id))
 
     def _corrected(self, content: Message, message_id: int, recipient_id: int) -> dict[str, Any]:
         shown = content.correct(message_id, recipient_id, current.request.post_vars)
@@ -94,6 +152,7 @@ class Pages:
     def bulk(self) -> dict[str, Any]:
         """What can be done to the messages of a selection at once, and to how many of them."""
         self.console.admit()
+        self.console.hold_to_acting()
         content, verb = Bulk(self.console), current.request.args(0)
         if verb is None:
             return self.console.page("bulk", "messages", content.page(asked()))
@@ -103,6 +162,7 @@ class Pages:
     def progress(self) -> dict[str, Any]:
         """How far one of them came."""
         self.console.admit()
+        self.console.hold_to_acting()
         content, bulk_id = Bulk(self.console), number(current.request.args(0)) or 0
         if current.request.args(1) == "stop":
             self.console.hold_to_buttons()

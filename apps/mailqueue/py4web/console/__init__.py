@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import audit, bulk, frame, held, message, messages, overview, problems, replies, templates
+from . import actions, bulk, frame, held, message, messages, overview, problems, replies, templates
 from .frame import Console
 
 # Each page and where it is, below the route.
@@ -21,7 +21,7 @@ PAGES = {
     **problems.PAGES,
     **held.PAGES,
     **replies.PAGES,
-    **audit.PAGES,
+    **actions.PAGES,
     **templates.PAGES,
 }
 HEALTH = frame.HEALTH
@@ -34,7 +34,7 @@ _ALL = (
     problems.ProblemsPage,
     held.HeldPage,
     replies.RepliesPage,
-    audit.AuditPage,
+    actions.ActionsPage,
     templates.TemplatePages,
 )
 

@@ -14,12 +14,10 @@ from py4web import HTTP, action, redirect, response
 from py4web.core import Session, Template, Translator
 from py4web.utils.url_signer import URLSigner
 
-from ... import liveness, queries
+from ... import liveness
 from ...console.parts import HOSTS_POLICY, TEMPLATES, TITLES
 from ...console.refusals import Refusal, not_by_link
 from ...selection import Selection
-from ...stoppages import stoppages
-from .access import may_act
 from .fixtures import ActingOnly, MembersOnly, SignedOnly, Spoken
 from .parts import Parts
 from .refusals import answer
@@ -53,7 +51,6 @@ class Console(Parts):
         self._acting = [*self._looking, ActingOnly(self, members)]
         self._signed = [*self._acting, SignedOnly(self)]
         self._in_hosts_layout = host_has_layout()
-        self.has_accounts = False  # the page of pending accounts is there
 
     # --- mounting --------------------------------------------------------------------------
 
@@ -178,30 +175,8 @@ class Console(Parts):
 
     def state(self) -> dict[str, Any]:
         """What every page shows."""
-        db = self.mail.db
-        self.mail.silence()  # where nobody sends, that is an entry to be shown
-        self.mail.check_base_url(self.auth)  # and where links would lead nowhere
-        return {
-            "stoppages": stoppages(self.mail),
-            "open_problems": queries.open_problems(db),
-            "any_held": queries.any_held_back(db, self.now()),
-            "may_act": may_act(),
-        }
-
-    def menu(self, page: Any) -> list[tuple[str, str, str]]:
-        """The entries of the menu: the section's name, its label, its URL."""
-        entries = [
-            ("overview", "Overview", self.link("overview")),
-            ("messages", "Messages", self.link()),
-            ("problems", "Problems", self.link("problems")),
-        ]
-        if page.any_held or page.section == "held":
-            entries.append(("held", "Held back", self.link("held")))
-        entries.append(("replies", "Replies", self.link("replies")))
-        if self.has_accounts:
-            entries.append(("accounts", "Pending accounts", self.link("accounts")))
-        entries.append(("actions", "Actions", self.link("actions")))
-        return [*entries, ("templates", "Templates", self.link("templates"))]
+        self.mail.check_base_url(self.auth)  # where links would lead nowhere, that is an entry to be shown
+        return super().state()
 
     def flash(self, told: str, changed: bool) -> None:
         """Have the next page tell what was done."""

@@ -14,7 +14,15 @@ def invite():
 
 
 def become_admin():
-    group = auth.id_group("admin") or auth.add_group("admin")
+    return __become("admin")
+
+
+def become_auditor():
+    return __become("auditors")
+
+
+def __become(role):
+    group = auth.id_group(role) or auth.add_group(role)
     auth.add_membership(group, auth.user_id)
     return "done"
 

@@ -15,9 +15,9 @@ if site["mailer"] == "queued":
     from plugin_mailqueue import QueuedMail
 
     mail = current.mail = auth.settings.mailer = QueuedMail(db, **site["mail"])
-    mail.enable_admin(auth)
+    mail.enable_admin(auth, readers="auditors")
     if site["approval"]:
-        mail.enable_approval(auth, **site["approval"])
+        mail.enable_approval(auth, readers="auditors", **site["approval"])
 else:
     from gluon.tools import Mail
 

@@ -8,8 +8,38 @@ def index():
     return __pages().messages()
 
 
+def overview():
+    """Whether mail goes out."""
+    return __pages().overview()
+
+
+def test():
+    """What came of trying the connection to the mail server."""
+    return __pages().test()
+
+
+def held():
+    """What is held back; below it, what its buttons do."""
+    return __pages().held()
+
+
+def actions():
+    """What administrators did."""
+    return __pages().actions()
+
+
+def templates():
+    """The mail templates."""
+    return __pages().templates()
+
+
+def template():
+    """One mail template in one language."""
+    return __pages().template()
+
+
 def message():
-    """One message, with its recipients and attempts; below it, what its buttons do."""
+    """One message, with its recipients and attempts; below it, its content, and what its buttons do."""
     return __pages().message()
 
 

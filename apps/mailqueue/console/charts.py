@@ -7,8 +7,8 @@ from typing import Any
 
 from yatl.helpers import XML
 
-from ...administration import relative
-from ...statistics import SHOWN, Counts
+from ..administration import relative
+from ..statistics import SHOWN, Counts
 
 _WIDTH, _HEIGHT, _GAP = 300.0, 80.0, 2.0
 

@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from py4web import request
+from .. import audit
+from ..administration import STORED
+from ..replies import MEANINGS
+from ..selection import Selection
+from ..told import Told
+from .parts import Parts, number
 
-from ... import audit
-from ...administration import STORED
-from ...console.parts import number
-from ...replies import MEANINGS
-from ...selection import Selection
-from ...told import Told
-from .frame import Console
-
-PAGES = {"audit": "/actions"}
 ROWS = 100  # entries on one page
 # Between two filters of a selection in words; what somebody looked for may hold a comma itself.
 _BETWEEN = re.compile(f", (?=(?:{'|'.join(Selection.__dataclass_fields__)}): )")
 
 
-class AuditPage:
+class Actions:
     """Who did what, and when.
 
     Args:
-        console: what it is mounted in.
+        parts: what the page is put together from.
     """
 
-    def __init__(self, console: Console):
-        self._console = console
+    def __init__(self, parts: Parts):
+        self._parts = parts
 
-    def mount(self) -> None:
-        """Bind the page in the app that is being loaded."""
-        self._console.mount_page(PAGES["audit"], self.audit, "audit.html", "actions")
-
-    def audit(self) -> dict[str, Any]:
-        """The latest entries first."""
-        before = number(request.query.get("before"))
-        rows = audit.latest(self._console.mail.db, before, ROWS + 1)
+    def page(self, asked: Mapping[str, str]) -> dict[str, Any]:
+        """The latest entries first, or those before the one that the variables of the URL name."""
+        before = number(asked.get("before"))
+        rows = audit.latest(self._parts.mail.db, before, ROWS + 1)
         return {
             "rows": [{**row, "detail": self._detail(row)} for row in rows[:ROWS]],
             "labels": audit.LABELS,
@@ -48,7 +41,7 @@ class AuditPage:
 
     def _detail(self, row: dict[str, Any]) -> str:
         """What is recorded besides, in the language of this request."""
-        say, detail = self._console.say, row["detail"] or ""
+        say, detail = self._parts.say, row["detail"] or ""
         if row["action_name"] in (audit.ADD_RULE, audit.REMOVE_RULE):
             looked_for, _, meaning = detail.rpartition(" → ")
             return f"{looked_for} → {say(MEANINGS.get(meaning, meaning))}"
@@ -62,6 +55,6 @@ class AuditPage:
     def _which(self, selection: str) -> str:
         """A selection that was stored in words."""
         if selection == str(Selection()):
-            return self._console.say(selection)
+            return self._parts.say(selection)
         asked = dict(part.partition(": ")[::2] for part in _BETWEEN.split(selection))
-        return ", ".join(f"{name}: {value}" for name, value in self._console.filters(asked))
+        return ", ".join(f"{name}: {value}" for name, value in self._parts.filters(asked))
