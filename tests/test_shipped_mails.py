@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import string
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,13 @@ def test_what_a_mail_is_about_may_not_be_left_out(name: str, missing: str) -> No
     del given[missing]
     with pytest.raises(ValueError, match=f"'{missing}' is not defined"):
         TEMPLATES.render(name, "en", given)
+
+
+@EACH_MAIL
+def test_the_text_is_the_same_where_no_styles_are_put_into_elements(
+    name: str, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the plugin for web2py, which has no css-inline."""
+    usual = mail_of(name, tag).text
+    monkeypatch.setitem(sys.modules, "css_inline", None)
+    assert mail_of(name, tag).text == usual
