@@ -308,6 +308,22 @@ def test_the_content_is_shown_on_request_and_that_is_recorded(site: Web2pySite, 
     assert [(row["message_ref"], row["who"]) for row in recorded] == [(number, "admin@example.test")]
 
 
+def test_health_is_open_to_everybody_and_fails_where_nobody_sends(site: Web2pySite) -> None:
+    site.drain()
+    monitor = site.browser()
+    answer = monitor.get("plugin_mailqueue/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert answer.headers["Content-Type"].startswith("application/json")
+    queue_some(site, "a secret subject", 1)
+    site.scenario("db(db.mailqueue_message.subject == 'a secret subject').update(due=1)")
+    site.scenario("db(db.mailqueue_pulse.id > 0).delete()")
+    answer = monitor.get("plugin_mailqueue/health")
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (503, "no-store")
+    assert answer.json()["status"] == "failing" and "No worker was seen" in answer.json()["reason"]
+    site.drain()
+    assert monitor.get("plugin_mailqueue/health").status_code == 200
+
+
 # --- who may only look -----------------------------------------------------------------------
 
 

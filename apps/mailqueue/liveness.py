@@ -55,6 +55,15 @@ def silence(db: Any, now: float, limit: float) -> float | None:
     return waited if waited > limit else None
 
 
+def health(silent: float | None) -> dict[str, str]:
+    """What monitoring is told: that all is well, or why not.
+
+    Args:
+        silent: seconds of silence; None: there is none.
+    """
+    return {"status": "ok"} if silent is None else {"status": "failing", "reason": told(silent)}
+
+
 def told(seconds: float) -> str:
     """A silence in plain words."""
     return Told(SILENT, n=round(seconds / 60))

@@ -6,11 +6,12 @@ the queue, one flash, and a redirect back.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from gluon import HTTP, current
 
-from .. import administration
+from .. import administration, liveness
 from ..console.actions import Actions
 from ..console.bulk import REFRESHED, Bulk
 from ..console.content import Content
@@ -99,6 +100,14 @@ class Pages:
         name, language = (str(current.request.args(place) or "") for place in (0, 1))
         self.console.shows_mail()
         return self.console.page("template", "templates", Templates(self.console).one(name, language))
+
+    def health(self) -> str:
+        """200, or 503 and the reason where mail is due and no worker was seen. Open to everybody, as JSON."""
+        current.response.headers["Cache-Control"] = "no-store"
+        current.response.headers["Content-Type"] = "application/json"
+        silent = self._mail.silence()
+        current.response.status = 200 if silent is None else 503
+        return json.dumps(liveness.health(silent))
 
     # --- messages --------------------------------------------------------------------------
 

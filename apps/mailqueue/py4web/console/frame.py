@@ -160,10 +160,8 @@ class Console(Parts):
         """200, or 503 and the reason where mail is due and no worker was seen. Open to everybody."""
         response.headers["Cache-Control"] = "no-store"
         silent = self.mail.silence()
-        if silent is None:
-            return {"status": "ok"}
-        response.status = 503
-        return {"status": "failing", "reason": liveness.told(silent)}
+        response.status = 200 if silent is None else 503
+        return liveness.health(silent)
 
     def shows_mail(self) -> None:
         """Let the page of this request show the HTML of a mail in its frame, and nobody learn its address."""

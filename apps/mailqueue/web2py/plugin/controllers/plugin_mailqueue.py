@@ -38,6 +38,11 @@ def template():
     return __pages().template()
 
 
+def health():
+    """Whether somebody sends, for monitoring."""
+    return __pages().health()
+
+
 def message():
     """One message, with its recipients and attempts; below it, its content, and what its buttons do."""
     return __pages().message()
