@@ -112,6 +112,15 @@ def test_what_is_not_due_yet_is_not_claimed(db: DAL) -> None:
     assert outbox.next_due(db) is None
 
 
+def test_what_is_due_is_counted_up_to_a_bound(db: DAL) -> None:
+    for priority in (words.URGENT, words.NORMAL, words.NORMAL, words.BULK):
+        put(db, priority=priority)
+    put(db, now=NOW + 1)
+    found = [outbox.number_due(db, NOW, most) for most in (0, 1, 3, 4, 9)]
+    db.commit()
+    assert found == [0, 1, 3, 4, 4]
+
+
 def test_a_claim_shows_and_nobody_else_gets_the_message(db: DAL, other: DAL) -> None:
     message_id = put(db)
     mine = worker(db)

@@ -193,6 +193,7 @@ def test_no_step_reads_what_is_over(db: DAL, analysed: bool, monkeypatch: pytest
     outbox.expire(db, now=NOW + 999, retention=KEEP)
     outbox.purge(db, now=NOW + 1, retention=KEEP)
     outbox.next_due(db)
+    outbox.number_due(db, NOW + 999, 500)
     db.commit()
     read = [made for made in statements.made if made[0].split()[0] in ("SELECT", "UPDATE", "DELETE")]
     assert len(read) > 30
