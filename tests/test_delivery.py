@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mailqueue import words
+from mailqueue import delivery, words
 from mailqueue.classify import DeliveryError, NotOffered, SiteFault, classify_exception, classify_reply
 from mailqueue.compose import Envelope, compose
 from mailqueue.delivery import NOT_WAITED_FOR, close, hand_over, opened
@@ -76,6 +76,21 @@ def test_a_transport_that_opens_though_nobody_waits_any_more_closes_itself(is_op
         if thread.name == "mailqueue opening":
             thread.join(10)
     assert plugin.closed == (0 if is_open_first else 1)
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_what_is_to_be_done_meanwhile_is_done_only_where_it_takes_long(
+    is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "LATE", 0.01 if is_late else 10.0)
+    going = threading.Event()
+
+    class Slow(Plugin):
+        def open(self) -> None:
+            assert not is_late or going.wait(10)
+
+    assert opened(Slow(lambda *_: []), None, going.set) is None
+    assert going.is_set() == is_late
 
 
 def raising(error: BaseException, stage: str | None = None, dot: bool = False) -> Plugin:

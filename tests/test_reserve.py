@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, delivery, reserve
+from mailqueue import QueuedMailer, delivery, reserve, words
+from mailqueue.classify import DeliveryError
 from mailqueue.limits import read_limits
 from mailqueue.reserve import Reserve
 from mailqueue.transports.base import Transport
+from mailqueue.transports.capture import MemoryTransport
 from mailqueue.transports.smtp import PLAIN, SmtpTransport
 from support.kill_lane import wait_until
 from support.mail import Clock, make_mail, open_causes, rows, statuses, to_server
@@ -183,6 +185,32 @@ def test_what_is_dismissed_on_its_way_ends_when_it_is_there(smtp: ScriptedServer
     wait_for_ends()
     assert made.take() is None
     smtp.wait_for_stage("quit")
+
+
+def test_after_a_login_that_is_rejected_another_connection_is_made(smtp: ScriptedServer) -> None:
+    smtp.auth, smtp.mechanisms = {USER: "another one"}, ("CRAM-MD5",)
+    transport = smtp_transport(smtp)
+    for connections in (1, 2):
+        with pytest.raises(DeliveryError) as rejected:
+            transport.open()
+        assert (rejected.value.failure.stage, smtp.connections) == (words.AUTH, connections)
+    transport.close()
+
+
+def test_one_that_fails_is_closed() -> None:
+    closed = threading.Event()
+
+    class Failing(MemoryTransport):
+        def approach(self) -> None:
+            raise OSError("no way")
+
+        def close(self) -> None:
+            closed.set()
+
+    made = Reserve()
+    made.call_up(lambda: Failing([]), 1)
+    wait_for_ends()
+    assert closed.is_set() and made.take() is None
 
 
 def fail() -> Any:

@@ -25,7 +25,7 @@ def send_directly(site: Site, composed: Composed) -> list[tuple[str, Answer]]:
         One answer for each recipient, with the name of the transport that was tried last for it.
 
     Raises:
-        Exception: there is no transport that can be made, and none of the recipients was tried.
+        Exception: the settings are such that nothing can be made of them.
     """
     plan, make = site.ways_out()
     turn, envelope = site.rng.randrange(HEAVIEST), composed.envelope
@@ -39,9 +39,7 @@ def send_directly(site: Site, composed: Composed) -> list[tuple[str, Answer]]:
         part = envelope._replace(recipients=tuple(recipients))
         try:
             name, given = _by_the_first(site, make, order, part, composed.mime)
-        except Exception as error:
-            if not answers:
-                raise
+        except Exception as error:  # noqa: BLE001 - none of these transports can be made; others may go another way
             name, given = "", _refused(part, classify_exception(words.CONFIG, error))
         answers += [(name, answer) for answer in given]
     return answers
