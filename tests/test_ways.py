@@ -1084,6 +1084,17 @@ def test_a_route_without_a_transport_that_can_be_made_hides_nobody_who_got_the_m
     assert open_causes(mail) == ["bad-transport"]
 
 
+def test_each_cause_that_keeps_a_mail_sent_at_once_from_somebody_is_entered(
+    make: Any, servers: list[ScriptedServer]
+) -> None:
+    servers[0].script["rcpt"] = Reply(550, "5.1.1 no such user")
+    mail = make(url(servers[0]), routes=[route("gopher://h.test", recipient_domain="far.test")])
+    assert mail.send_direct_email(["ann@x.test", "cid@x.test", "bob@far.test"]) is False
+    assert sorted(open_causes(mail)) == ["bad-transport", "unknown-address"]
+    assert [row["seen"] for row in rows(mail, "problem") if "unknown-address" in row["cause"]] == [1]
+    assert str(mail.error).endswith("no such user")
+
+
 def test_send_direct_email_leaves_a_paused_transport_alone_where_there_is_another(
     make: Any, servers: list[ScriptedServer], clock: Clock
 ) -> None:

@@ -411,7 +411,7 @@ class MailQueue(TemplateMailer, ABC):
         """Send a message at once, past the queue. Never raises; sets `error` and `result`.
 
         Returns:
-            True if every recipient's server took it. A failure is entered in the problem log.
+            True if every recipient's server took it. Each failure is entered in the problem log once.
         """
         self.error, self.result = None, {}
         try:
@@ -420,9 +420,9 @@ class MailQueue(TemplateMailer, ABC):
             return self.refuse_now(error)
         failed = [(name, answer.recipient, answer.failure) for name, answer in answers if answer.failure]
         self.result = {address: (failure.code or 0, failure.text) for _, address, failure in failed}
-        if failed:
-            name, _, failure = failed[0]
-            self.error = DeliveryError(failure)
+        self.error = DeliveryError(failed[0][2]) if failed else None
+        causes = {(name, failure.rule): failure for name, _, failure in failed}
+        for (name, _), failure in causes.items():
             self.note_problem(failure, name)
         return not failed
 
