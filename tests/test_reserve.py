@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, delivery, reserve, words
+from mailqueue import QueuedMailer, delivery, outbox, reserve, words
 from mailqueue.classify import DeliveryError
 from mailqueue.limits import read_limits
 from mailqueue.reserve import Reserve
@@ -16,7 +17,7 @@ from mailqueue.transports.capture import MemoryTransport
 from mailqueue.transports.smtp import PLAIN, SmtpTransport
 from support.kill_lane import wait_until
 from support.mail import Clock, make_mail, open_causes, rows, statuses, to_server
-from support.smtp_faults import Fault, Hang, Reply, nth
+from support.smtp_faults import Fault, Hang, Late, Reply, nth
 from support.smtp_server import ScriptedServer
 from support.smtp_session import Session
 
@@ -119,6 +120,21 @@ def refused_connections(mail: QueuedMailer, smtp: ScriptedServer, messages: int)
     mail.process_queue()
     wait_for_ends()
     return smtp.connections
+
+
+def test_where_the_database_fails_meanwhile_the_first_one_says_goodbye_too(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock(*_: object) -> int:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(outbox, "number_due", lock)
+    smtp.script["banner"] = Late(delivery.LATE * 10)
+    send(mail)
+    with pytest.raises(sqlite3.OperationalError):
+        mail.process_queue()
+    smtp.wait_for_stage("quit")
+    assert smtp.connections == 1
 
 
 def smtp_transport(smtp: ScriptedServer) -> SmtpTransport:

@@ -171,9 +171,21 @@ def opened(
 
     Returns:
         What went wrong; it is closed then. NOT_WAITED_FOR: it closes itself, and is not to be used.
+
+    Raises:
+        BaseException: what if_late() raises, or an exit; the transport is as with NOT_WAITED_FOR.
     """
     opening = _Opening(transport)
     opening.start()
+    try:
+        return _outcome(opening, stop, if_late)
+    except BaseException:
+        if not opening.leave():
+            close(transport)
+        raise
+
+
+def _outcome(opening: _Opening, stop: threading.Event | None, if_late: Callable[[], None]) -> Failure | None:
     opening.join(LATE)
     if opening.is_alive():
         if_late()

@@ -142,16 +142,16 @@ class Way:
         Returns:
             False: it is paused now, or was not waited for.
         """
-        self._opened = transport = self._kept_one() or self._made or self._make()
+        transport = self._kept_one() or self._made or self._make()
         failure = opened(transport, stop, self._call_up)
         if failure is NOT_WAITED_FOR:
-            self._opened = None
             breaker.probe_now(self._db, self.name, self._site.clock())  # it was none, if it was to be one
             self._db.commit()
             return False
         if failure:
             self.block(failure)
             return False
+        self._opened = transport
         now, name = self._site.clock(), self.name
         if self._is_proved_by_opening(transport):
             self._prove(now)
