@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from mailqueue import service
+from mailqueue.delivery import LATE
 from mailqueue.kept import IDLE_SECONDS, KeptTransports
 from mailqueue.transports.smtp import PLAIN, SmtpTransport
 from mailqueue.worker import drain
 from support.mail import Clock, make_mail, statuses, to_server
 from support.patience import Pauses
+from support.smtp_faults import Late
 from support.smtp_server import ScriptedServer
 
 
@@ -101,4 +103,22 @@ def test_a_connection_that_its_server_closed_meanwhile_costs_nothing(
     mail.send("bob@x.test")
     assert drain(mail.site, kept=kept)["sent"] == 1
     assert caplog.records == []
+    kept.close()
+
+
+def test_kept_ones_and_those_that_come_near_are_no_more_than_connections(
+    tmp_path: Path, smtp: ScriptedServer
+) -> None:
+    mail, kept = make_mail(tmp_path, clock=Clock(), connections=4), KeptTransports()
+    to_server(mail, smtp)
+    for one in (transport(smtp), transport(smtp), transport(smtp)):
+        kept.put(one, mail.site.clock())
+    smtp.sessions[-1].cut()  # so that the one used last is opened again
+    smtp.script["banner"] = Late(LATE * 5)
+    for number in range(40):
+        mail.send(f"user{number}@x.test", subject="s")
+    mail.db.commit()
+    smtp.script["dot"] = Late(0.02)
+    drain(mail.site, kept=kept)
+    assert smtp.connections == 5  # two are alive, one is renewed, one is new
     kept.close()

@@ -38,6 +38,11 @@ class KeptTransports:
         _close_all(others)
         return taken
 
+    def number(self, settings: Sequence[object]) -> int:
+        """How many there are with these settings."""
+        with self._guard:
+            return sum(transport.settings() == settings for _, transport in self._kept)
+
     def put(self, transport: Transport, now: float) -> None:
         """Keep a transport that is in good order.
 

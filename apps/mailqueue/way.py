@@ -164,13 +164,15 @@ class Way:
         """Bring near the server what connections the mail is worth, while the first one is opened.
 
         Not where a limit may forbid them, nor for a server that is paused: one shows that it works.
+        Those that are kept are used first, and count.
         """
-        others = self._site.connections - 1
-        if self.probing or self._site.limits or not others:
+        kept = self._kept.number(self.settings) if self._kept else 0
+        others = self._site.connections - 1 - kept
+        if self.probing or self._site.limits or others <= 0:
             return
         due = outbox.number_due(self._db, self._site.clock(), MESSAGES_FOR_ANOTHER * others)
         self._db.commit()
-        self._reserve.call_up(self._make, min(due // MESSAGES_FOR_ANOTHER, others))
+        self._reserve.call_up(self._make, min(due // MESSAGES_FOR_ANOTHER - kept, others))
 
     def _is_proved_by_opening(self, transport: Transport) -> bool:
         if not transport.opening_proves:
