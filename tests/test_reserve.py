@@ -77,6 +77,18 @@ def test_all_that_the_mail_is_worth_come_while_the_first_one_is_not_even_greeted
     assert smtp.connections == CONNECTIONS  # those that came early, and no others
 
 
+def test_those_that_come_later_than_the_first_one_are_waited_for(
+    mail: QueuedMailer, smtp: ScriptedServer
+) -> None:
+    mail.settings.login = smtp.auth = None
+    smtp.script["banner"] = lambda session, _line: Late(0.05 if session.number == 1 else 0.3).play(session)
+    smtp.script["dot"] = Late(0.02)
+    send(mail, ENOUGH * 2)
+    mail.process_queue()
+    assert statuses(mail) == ["sent"] * ENOUGH * 2
+    assert smtp.connections == CONNECTIONS
+
+
 def test_a_wrong_password_is_shown_once_and_all_say_goodbye(mail: QueuedMailer, smtp: ScriptedServer) -> None:
     mail.settings.login = f"{USER}:another one"
     greet_when(smtp, CONNECTIONS)

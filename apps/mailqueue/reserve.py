@@ -33,6 +33,11 @@ class Reserve:
             self._coming.append(one)
             one.start()
 
+    @property
+    def coming(self) -> int:
+        """How many are on their way: nobody can take them yet, and the server has them already."""
+        return sum(one.is_coming for one in self._coming)
+
     def take(self) -> Transport | None:
         """One that is there, for open() to go on with; None: there is none."""
         there = (one.take() for one in self._coming)
@@ -53,6 +58,11 @@ class _Approach(threading.Thread):
         self._guard = threading.Lock()
         self._decided = threading.Event()
         self._arrived: Transport | None = None
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether it may still be there to be taken, and is not yet."""
+        return self.is_alive() and self._arrived is None and not self._decided.is_set()
 
     def run(self) -> None:
         transport = self._there()

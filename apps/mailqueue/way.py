@@ -105,6 +105,11 @@ class Way:
         """Whether messages may still be begun. From any thread."""
         return self._admitted and not self._failed
 
+    @property
+    def coming(self) -> int:
+        """How many further connections are on their way to the server."""
+        return self._reserve.coming
+
     # --- before the first message ----------------------------------------------------------
 
     def know(self) -> bool:

@@ -401,7 +401,9 @@ class _Drain:
         sender.start()
 
     def _most_connections(self) -> int:
-        return min(self._most_senders, self._pace.connections)
+        # Those on their way are waited for: others in their place would come on top of them.
+        beside = max(self._site.connections - self._ways.preferred().coming, 1)
+        return min(self._most_senders, self._pace.connections, beside)
 
     # --- results ---------------------------------------------------------------------------
 
