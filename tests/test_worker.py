@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, RetryPolicy, leases, outbox, supply, words, worker
+from mailqueue import QueuedMailer, RetryPolicy, delivery, leases, outbox, supply, words, worker
 from mailqueue.classify import EXITS
 from mailqueue.database import own_transaction
 from mailqueue.journal import Journal
@@ -56,8 +56,8 @@ def test_only_where_the_server_is_what_is_waited_for_there_are_more_than_two_con
     few: bool,
 ) -> None:
     monkeypatch.setattr(supply, "SLOW", slow_from)
-    for wait in ("FIRST_SECONDS", "GROUP_SECONDS"):  # not even a busy machine is to look like a slow server
-        monkeypatch.setattr(worker, wait, 30.0)
+    for of, wait in ((worker, "LATE"), (worker, "GROUP_SECONDS"), (delivery, "LATE")):
+        monkeypatch.setattr(of, wait, 30.0)  # not even a busy machine is to look like a slow server
     for number in range(100):
         mail.send(f"user{number}@x.test")
     assert mail.process_queue()["sent"] == 100
