@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import threading
 from pathlib import Path
@@ -17,7 +18,7 @@ from mailqueue.transports.capture import MemoryTransport
 from mailqueue.transports.smtp import PLAIN, SmtpTransport
 from support.kill_lane import wait_until
 from support.mail import Clock, make_mail, open_causes, rows, statuses, to_server
-from support.smtp_faults import Fault, Hang, Late, Reply, nth
+from support.smtp_faults import Close, Fault, Hang, Late, Reply, nth
 from support.smtp_server import ScriptedServer
 from support.smtp_session import Session
 
@@ -87,6 +88,24 @@ def test_those_that_come_later_than_the_first_one_are_waited_for(
     mail.process_queue()
     assert statuses(mail) == ["sent"] * ENOUGH * 2
     assert smtp.connections == CONNECTIONS
+
+
+def test_where_the_server_has_no_place_for_a_late_first_one_another_is_the_first(
+    mail: QueuedMailer, smtp: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = socket.create_connection
+
+    def first_late(*arguments: Any, **options: Any) -> socket.socket:
+        if threading.current_thread().name == "mailqueue opening":
+            threading.Event().wait(0.3)  # its SYN was lost, say
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(socket, "create_connection", first_late)
+    full = Reply(421, "4.7.0 too many connections", then=Close())
+    smtp.script["banner"] = lambda session, _line: full if session.number >= CONNECTIONS else None
+    send(mail)
+    mail.process_queue()
+    assert statuses(mail) == ["sent"] * ENOUGH and open_causes(mail) == []
 
 
 def test_a_wrong_password_is_shown_once_and_all_say_goodbye(mail: QueuedMailer, smtp: ScriptedServer) -> None:

@@ -147,8 +147,7 @@ class Way:
         Returns:
             False: it is paused now, or was not waited for.
         """
-        transport = self._kept_one() or self._made or self._make()
-        failure = opened(transport, stop, self._call_up)
+        transport, failure = self._first_opened(stop)
         if failure is NOT_WAITED_FOR:
             breaker.probe_now(self._db, self.name, self._site.clock())  # it was none, if it was to be one
             self._db.commit()
@@ -164,6 +163,19 @@ class Way:
             self.probing, self._proved = False, True
         self._db.commit()
         return True
+
+    def _first_opened(self, stop: threading.Event | None) -> tuple[Transport, Failure | None]:
+        """The first one, and what went wrong with it.
+
+        If it was late, the others may have the places that the server has: then one of them is the first.
+        """
+        first = self._kept_one() or self._made or self._make()
+        failure = opened(first, stop, self._call_up)
+        if failure and failure is not NOT_WAITED_FOR and failure.stage in (words.CONNECT, words.BANNER):
+            another = self._reserve.take()
+            if another:
+                return another, opened(another, stop)
+        return first, failure
 
     def _call_up(self) -> None:
         """Bring near the server what connections the mail is worth, while the first one is opened.
