@@ -59,6 +59,13 @@ def test_asking_in_a_thread_without_a_connection_opens_none(db: DAL) -> None:
     assert database.has_connection(db)
 
 
+@pytest.mark.parametrize("empty_uri", ["postgres", "mariadb"], indirect=True)
+def test_asking_about_a_connection_that_is_gone_raises_nothing(db: DAL) -> None:
+    db._adapter.connection.close()
+    assert database.in_transaction(db) in (True, False)
+    database.roll_back(db)
+
+
 def test_an_own_transaction_commits_and_leaves_no_connection_that_was_not_there(db: DAL) -> None:
     def insert() -> bool:
         with database.own_transaction(db):

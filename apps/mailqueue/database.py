@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from pydal._globals import THREAD_LOCAL
@@ -99,13 +99,11 @@ def in_transaction(db: Any) -> bool:
 
 def _would_be_refused(connection: Any, error: type[Exception]) -> bool:
     """What mysqlclient does not tell: while a transaction is open, MySQL refuses this (error 1568)."""
-    cursor = connection.cursor()
     try:
-        cursor.execute("SET TRANSACTION READ WRITE")
+        with closing(connection.cursor()) as cursor:  # that of a dead connection cannot even be closed
+            cursor.execute("SET TRANSACTION READ WRITE")
     except error:
         return True
-    finally:
-        cursor.close()
     return False
 
 
