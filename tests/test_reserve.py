@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, delivery, outbox, reserve, words
+from mailqueue import QueuedMailer, delivery, outbox, reserve, route, words
 from mailqueue.classify import DeliveryError
 from mailqueue.limits import read_limits
 from mailqueue.reserve import Reserve
@@ -140,6 +140,14 @@ def test_no_more_come_than_the_mail_is_worth(mail: QueuedMailer, smtp: ScriptedS
 
 def test_where_there_are_limits_one_comes(mail: QueuedMailer, smtp: ScriptedServer) -> None:
     mail.site.limits = read_limits({"slow.test": "1 connection"})
+    assert refused_connections(mail, smtp, ENOUGH) == 1
+
+
+def test_where_mail_may_go_several_ways_one_comes(mail: QueuedMailer, smtp: ScriptedServer) -> None:
+    """Nobody knows how much of the mail goes which way."""
+    url = f"smtp://{USER}:wrong@127.0.0.1:{smtp.port}?tls=none"
+    mail.settings.transports = [url]
+    mail.settings.routes = [route("memory", category="news")]
     assert refused_connections(mail, smtp, ENOUGH) == 1
 
 

@@ -36,7 +36,8 @@ class Reserve:
     @property
     def coming(self) -> int:
         """How many are on their way: nobody can take them yet, and the server has them already."""
-        return sum(one.is_coming for one in self._coming)
+        self._coming = [one for one in self._coming if one.is_left]
+        return sum(not one.is_there for one in self._coming)
 
     def take(self) -> Transport | None:
         """One that is there, for open() to go on with; None: there is none."""
@@ -60,9 +61,14 @@ class _Approach(threading.Thread):
         self._arrived: Transport | None = None
 
     @property
-    def is_coming(self) -> bool:
-        """Whether it may still be there to be taken, and is not yet."""
-        return self.is_alive() and self._arrived is None and not self._decided.is_set()
+    def is_left(self) -> bool:
+        """Whether it is there, or may still be, and nobody has decided what becomes of it."""
+        return self.is_alive() and not self._decided.is_set()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be taken."""
+        return self._arrived is not None
 
     def run(self) -> None:
         transport = self._there()

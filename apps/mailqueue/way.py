@@ -138,16 +138,17 @@ class Way:
         if breaker.settings_changed(self._db, self.name, self.settings):
             outbox.wake_held(self._db, now)
 
-    def open(self, stop: threading.Event | None) -> bool:
+    def open(self, stop: threading.Event | None, if_late: Callable[[], None] = lambda: None) -> bool:
         """Open the transport, for a connection to take it.
 
         Args:
             stop: when it is set, nobody waits for it any more.
+            if_late: as for delivery.opened().
 
         Returns:
             False: it is paused now, or was not waited for.
         """
-        transport, failure = self._first_opened(stop)
+        transport, failure = self._first_opened(stop, if_late)
         if failure is NOT_WAITED_FOR:
             breaker.probe_now(self._db, self.name, self._site.clock())  # it was none, if it was to be one
             self._db.commit()
@@ -164,23 +165,25 @@ class Way:
         self._db.commit()
         return True
 
-    def _first_opened(self, stop: threading.Event | None) -> tuple[Transport, Failure | None]:
+    def _first_opened(
+        self, stop: threading.Event | None, if_late: Callable[[], None]
+    ) -> tuple[Transport, Failure | None]:
         """The first one, and what went wrong with it.
 
         If it was late, the others may have the places that the server has: then one of them is the first.
         """
         first = self._kept_one() or self._made or self._make()
-        failure = opened(first, stop, self._call_up)
+        failure = opened(first, stop, if_late)
         if failure and failure is not NOT_WAITED_FOR and failure.stage in (words.CONNECT, words.BANNER):
             another = self._reserve.take()
             if another:
                 return another, opened(another, stop)
         return first, failure
 
-    def _call_up(self) -> None:
+    def call_up(self) -> None:
         """Bring near the server what connections the mail is worth, while the first one is opened.
 
-        Not where a limit may forbid them, nor for a server that is paused: one shows that it works.
+        Not where a limit may forbid them, nor to a server that is probed: one shows that it works.
         Those that are kept are used first, and count.
         """
         kept = self._kept.number(self.settings) if self._kept else 0

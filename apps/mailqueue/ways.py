@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import dropwhile
 
@@ -148,10 +148,14 @@ class Ways:
         The others are opened by the connections, as messages need them: nobody waits for them here.
         """
         usable = [way for way in self._ways.values() if way.usable]
-        if work and any(way.open(stop) for way in usable if not way.probing):
+        if work and any(way.open(stop, self._if_late(way)) for way in usable if not way.probing):
             return True
         probed = [way.open(stop) for way in usable if way.probing]
         return any(probed)
+
+    def _if_late(self, way: Way) -> Callable[[], None]:
+        """What to do where a way takes long to open; of several nobody knows how much mail goes which."""
+        return way.call_up if way is self._only else lambda: None
 
     # --- which way, from any thread --------------------------------------------------------
 
