@@ -28,7 +28,7 @@ from pydal.connection import ConnectionPool
 from pydal.tools.scheduler import Scheduler, delta
 from pydal.tools.scheduler import now as scheduler_now
 from support.mail import make_mail, open_causes, to_server
-from support.services import fresh_database
+from support.services import fresh_database, needs
 from support.smtp_faults import Reply
 from support.smtp_server import ScriptedServer
 
@@ -430,3 +430,38 @@ def test_a_fork_waits_for_the_pools_and_forgets_them() -> None:
     assert os.waitpid(child, 0)[1] == 0
     assert ConnectionPool.POOLS.pop("sqlite://test")
     holder.join()
+
+
+def test_a_fork_that_drops_connections_of_mysqlclient_leaves_the_parents_sessions_alone() -> None:
+    """Those of other threads are dropped by the fork itself, before anybody can be asked."""
+    links = pytest.importorskip("MySQLdb.connections")
+    needs("mariadb")
+
+    def link() -> Any:
+        return links.Connection(host="127.0.0.1", port=3306, user="root", autocommit=True)
+
+    here, local, ready, forked = [link()], threading.local(), threading.Event(), threading.Event()
+    answers: list[Any] = []
+
+    def hold() -> None:
+        local.link = link()
+        ready.set()
+        forked.wait(10)
+        answers.append(answer(local.link))
+
+    def answer(of: Any) -> Any:
+        of.query("SELECT 7")
+        return of.store_result().fetch_row()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    ready.wait(10)
+    child = os.fork()
+    if not child:
+        here.clear()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    forked.set()
+    holder.join()
+    assert [*answers, answer(here[0])] == [((7,),)] * 2
+    here[0].close()

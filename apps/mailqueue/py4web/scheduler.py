@@ -6,10 +6,12 @@ thread for each process calls it once in a period.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +44,7 @@ QUIET_SECONDS = 2.0  # how long a fork waits for the transactions of the server'
 _forking = threading.RLock()  # one fork at a time, or the wait of one would be what another must wait for
 _sqlite_files: set[str] = set()
 _quiet_links: list[sqlite3.Connection] = []
+_mysql_links: list[Any] = []
 
 
 def _before_fork() -> None:
@@ -58,15 +61,18 @@ def _before_fork() -> None:
             _quiet_links.append(link)
             link.execute("BEGIN EXCLUSIVE")
     GLOBAL_LOCKER.acquire()
+    _mysql_links.extend(_links_of_mysqlclient())
 
 
 def _after_fork_in_parent() -> None:
+    _mysql_links.clear()
     GLOBAL_LOCKER.release()
     _end_quiet()
     _forking.release()
 
 
 def _after_fork_in_child() -> None:
+    _part_from_mysql()
     ConnectionPool.POOLS.clear()  # the sockets are the parent's
     GLOBAL_LOCKER.release()
     _end_quiet()
@@ -77,6 +83,28 @@ def _after_fork_in_child() -> None:
 def _end_quiet() -> None:
     while _quiet_links:
         _quiet_links.pop().close()
+
+
+def _links_of_mysqlclient() -> list[Any]:
+    """All of this process, those of other threads too: a child drops these before it can be asked."""
+    mysqlclient = sys.modules.get("MySQLdb.connections")
+    if mysqlclient is None:
+        return []
+    return [thing for thing in gc.get_objects() if isinstance(thing, mysqlclient.Connection)]
+
+
+def _part_from_mysql() -> None:
+    """Have a child that drops its copies of the parent's connections not say goodbye to the server.
+
+    The other drivers see by themselves that a connection is not this process's; mysqlclient ends the
+    parent's session, and with it the request of a visitor or the scheduler's thread.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for link in _mysql_links:
+        with suppress(Exception):  # of one that is closed already
+            os.dup2(nowhere, link.fileno())
+    os.close(nowhere)
+    _mysql_links.clear()
 
 
 if hasattr(os, "register_at_fork"):
