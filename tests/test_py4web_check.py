@@ -58,7 +58,7 @@ def test_monitoring_gets_json_or_only_what_is_wrong(tmp_path: Path, smtp: Script
     told = json.loads(examined(site, "--json").stdout)
     assert told["status"] == "ok" and {"level", "said", "remedy"} == set(told["findings"][0])
     quiet = examined(site, "--quiet")
-    assert (quiet.returncode, quiet.stdout) == (0, "")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     smtp.script["banner"] = Reply(554, "5.7.1 go away")
     broken = examined(site, "--quiet")
     assert broken.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -36,7 +37,8 @@ def run(
         NothingToServe: the app cannot be loaded, or has no mailer.
     """
     found: list[Finding] = []
-    with redirect_stdout(sys.stderr):  # what the app says is not to get between
+    # What the app says is not to get between; cron mails what comes on stderr, too.
+    with redirect_stdout(io.StringIO() if quiet else sys.stderr):
         for mail in load(apps_folder, app_name):
             found += check.examine(mail, wanted)
             if getattr(mail, "_accounts", None):
