@@ -286,6 +286,37 @@ def test_a_run_comes_back_when_the_next_mail_is_due(mail: QueuedMailer, smtp: Sc
 
 
 # --- forks and reloads ---------------------------------------------------------------------
+
+
+def test_a_run_whose_end_cannot_be_written_down_does_not_go_on_as_a_second_scheduler(
+    mail: QueuedMailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pydal's goes on where a driver raises at the end of a connection that was lost."""
+    monkeypatch.setattr(sending, "START_SECONDS", 0.1)
+    insert(mail, status="queued")
+    scheduler = mail._task._scheduler  # type: ignore[union-attr]
+    scheduler.max_concurrent_runs = 1
+    reading, writing = os.pipe()
+
+    def lose_the_database(scheduler: Scheduler, run: Any) -> None:
+        os.write(writing, b"ran")
+        raise OSError("the server has gone away")
+
+    monkeypatch.setattr(Scheduler, "safe_exec_child", lose_the_database)
+    server = os.getpid()
+    try:
+        scheduler.step()
+    except SystemExit:
+        os._exit(0)  # the process between the server's and the run's
+    if os.getpid() != server:
+        os.write(writing, b" and went on")
+        os._exit(0)
+    os.wait()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        assert told.read() == b"ran"
+
+
 def test_a_run_comes_back_to_look_at_a_worker_that_may_be_dead(mail: QueuedMailer) -> None:
     """On another host, so that only its heartbeat tells."""
     now = time.time()

@@ -117,14 +117,19 @@ def _mended(stock_step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A step that ends its transaction, and of which one goes on at a time in a process.
 
     pydal's own leaves one open whenever somebody else took the run that it was about to take, and
-    with it, on SQLite, the database locked as long as its loop sleeps.
+    with it, on SQLite, the database locked as long as its loop sleeps. And a run whose end cannot be
+    written down comes back out of it, in its own process: as a second scheduler, which counts as
+    running and holds up all others until the run's time is over.
     """
     one_at_a_time = threading.Lock()
 
     def step(scheduler: Any) -> Any:
         with one_at_a_time:
+            server = os.getpid()
             try:
                 began = stock_step(scheduler)
+                if os.getpid() != server:
+                    os._exit(1)
                 if began:
                     _await_start(scheduler)
                 return began
