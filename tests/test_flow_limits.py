@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailqueue import QueuedMailer, leases, outbox, worker
+from mailqueue import QueuedMailer, Retention, leases, outbox, worker
 from mailqueue import pace as pace_module
 from mailqueue.classify import classify_reply
 from mailqueue.database import own_transaction
@@ -139,6 +139,22 @@ def test_urgent_mail_does_not_wait_behind_a_long_line(
     mail.process_queue()
     assert ("link@slow.test",) in [message.rcpt_tos for message in smtp.messages]
     assert len(smtp.messages) == 4
+
+
+def test_nobody_waits_behind_those_that_were_cancelled(
+    mails: Mails, smtp: ScriptedServer, clock: Clock
+) -> None:
+    mail = mails.make(limits={"slow.test": "2/minute", "transport": "100/minute"})
+    send(mail, 9, "slow.test")
+    mail.process_queue()
+    with own_transaction(mail.db):
+        waiting = [row["id"] for row in rows(mail, "message") if row["status"] == "queued"]
+        outbox.cancel_all(mail.db, waiting, clock.now, Retention())
+    mail.send("next@slow.test")
+    mail.process_queue()
+    clock.advance(60)
+    mail.process_queue()
+    assert [message.rcpt_tos for message in smtp.messages][2:] == [("next@slow.test",)]
 
 
 def test_a_clock_that_is_set_back_does_not_stop_mail(site: Mails, smtp: ScriptedServer, clock: Clock) -> None:

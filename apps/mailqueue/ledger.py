@@ -13,7 +13,7 @@ from typing import Any
 from . import database, limits, sql
 from .lessons import Lesson
 from .limits import Limit, Rate, Window
-from .tables import LESSON, WINDOW
+from .tables import LESSON, RECIPIENT, WINDOW
 
 LONGEST_NAME = 180  # characters of a domain's or transport's own name that are kept, the last ones
 
@@ -125,17 +125,30 @@ class Ledger:
         keys = [_key(kind, name) for name, rates in self._rates.items() for kind in rates]
         rows = db(table.name.belongs(keys)).select()
         stored = {row.name: Window(row.opened_on or now, row.taken or 0, row.line or 0) for row in rows}
-        self._windows = {
-            name: {
-                kind: limits.present(stored.get(_key(kind, name)), rate, now) for kind, rate in rates.items()
-            }
-            for name, rates in self._rates.items()
-        }
+        self._windows = {name: self._present(name, stored) for name in self._rates}
         for name, (_, lesson) in bounds.items():
             if lesson and now < (rest := lesson.rest_at(now)):
                 before = stored.get(_key(_LEARNED, name))
                 self._windows[name][_LEARNED] = _until(rest, lesson.rate, before)
         self._changed: set[str] = set()
+
+    def _present(self, name: str, stored: Mapping[str, Window]) -> dict[str, Window]:
+        """The windows of one name, by the kind of their rate."""
+        rates = self._rates[name]
+        found = {
+            kind: limits.present(stored.get(_key(kind, name)), rate, self._now)
+            for kind, rate in rates.items()
+        }
+        if not any(window.line for window in found.values()):
+            return found
+        last = self._last_in_line(name)
+        return {kind: limits.without_the_gone(window, rates[kind], last) for kind, window in found.items()}
+
+    def _last_in_line(self, name: str) -> float | None:
+        """When the last who waits for this name has a place; an index answers. None: nobody waits."""
+        last = f"SELECT MAX(due) FROM {RECIPIENT} WHERE held_by = %s AND due IS NOT NULL"
+        ((moment,),) = sql.fetch(self._db, last, name)
+        return None if moment is None else float(moment)
 
     def next_place(self, name: str, *, jumps_line: bool) -> float:
         """When the next message has a place, epoch seconds; `now` where it has one at once."""

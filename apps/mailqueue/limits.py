@@ -7,6 +7,7 @@ so that a long line is spread over the windows to come and nobody is looked at a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -225,6 +226,16 @@ def take(window: Window) -> Window:
 def put_off(window: Window) -> Window:
     """The window with one more message in the line behind it."""
     return replace(window, line=window.line + 1)
+
+
+def without_the_gone(window: Window, rate: Rate, last: float | None) -> Window:
+    """The window with a line that is no longer than the last in it waits: those behind were cancelled.
+
+    Args:
+        last: when the last who waits has a place, epoch seconds; None: nobody waits.
+    """
+    windows = 0 if last is None else max(math.ceil((last - window.opened_on) / rate.seconds), 0)
+    return replace(window, line=min(window.line, windows * rate.messages))
 
 
 def over_on(window: Window, rate: Rate) -> float:
