@@ -659,6 +659,14 @@ def test_content_that_was_purged_is_said_to_be_gone(admin: Browser, queue: Queue
     assert "was deleted" in admin.get(f"mailqueue/message/{message_id}/content").text
 
 
+def test_a_message_that_a_server_held_up_is_not_said_to_be_untried(admin: Browser, queue: Queue) -> None:
+    message_id = queue.put()
+    assert "It was not tried yet." in admin.get(f"mailqueue/message/{message_id}").text
+    queue.db(queue.db.mailqueue_message.id == message_id).update(failure_kind="configuration")
+    queue.db.commit()
+    assert "It was not tried yet." not in admin.get(f"mailqueue/message/{message_id}").text
+
+
 def test_a_message_that_could_not_be_made_is_said_to_be_just_that(
     served: ServedSite, admin: Browser, queue: Queue
 ) -> None:
