@@ -830,6 +830,7 @@ def test_the_story_of_a_message_is_told_in_its_order(admin: Browser, queue: Queu
     with queue.paused():
         page = admin.get(f"mailqueue/message/{message_id}").text
         assert "It goes out by itself once sending is no longer held up." in page
+        assert "It waits: sending is held up." in page and "It waits for a worker." not in page
 
 
 def test_what_changed_nothing_is_not_recorded(admin: Browser, queue: Queue) -> None:

@@ -43,6 +43,7 @@ MEANINGS = {
 _NOT_MADE = Told("It could not be made: nobody was sent anything.")
 _LOST = Told("Somebody did not get it.")
 _AHEAD_OF_TIME = Told("It is to be sent later.")
+_HELD_UP = Told("It waits: sending is held up.")
 _OVER_A_LIMIT = Told("It waits for its place: a limit, or its server, lets no more mail through now.")
 
 OVER = "over {transport}"
@@ -235,15 +236,18 @@ def said(row: dict[str, Any]) -> str:
     return f"{answer} {told}".strip()
 
 
-def meaning(message: dict[str, Any], now: float) -> str:
+def meaning(message: dict[str, Any], held_up: bool, now: float) -> str:
     """What the status of a message means for those who wait for it.
 
     Args:
         message: what queries.message() returned.
+        held_up: whether there is no way out for it.
         now: epoch seconds.
     """
     if timeline.is_ahead_of_time(message, now):
         return _AHEAD_OF_TIME
+    if message["status"] == words.QUEUED and held_up:
+        return _HELD_UP
     if message["status"] == words.QUEUED and timeline.is_over_a_limit(message, now):
         return _OVER_A_LIMIT
     if not message["was_made"]:

@@ -52,16 +52,17 @@ class Message:
             Exception: Parts.refusal(): there is none.
         """
         message, now = self.found(message_id), self._parts.now()
+        held_up = is_held_up(self._mail, message)
         return {
             "title": self.title(TITLE, message),
             "message": message,
-            "meaning": administration.meaning(message, now),
+            "meaning": administration.meaning(message, held_up, now),
             "buttons": buttons(self._parts, message),
             "further": self._further(message),
             "corrections": self._corrections(message),
             "mistyped": None,
             "events": timeline(message, audit.of_message(self._mail.db, message_id)),
-            "next_step": next_step(message, is_held_up(self._mail, message), now),
+            "next_step": next_step(message, held_up, now),
         }
 
     def found(self, message_id: int) -> dict[str, Any]:
