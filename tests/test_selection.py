@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mailqueue import queries, words
+from mailqueue import bulk, queries, words
 from mailqueue.compose import parse_address
 from mailqueue.selection import Selection, id_at, sharpened
 from pydal import DAL
@@ -51,6 +51,15 @@ def test_what_makes_no_sense_is_named_since_without_it_more_is_meant() -> None:
     asked = {"status": "FAILED", "since": "2026-13-01", "statuss": "failed", "search": "ann", "below": "7"}
     assert Selection.misread(asked, ["below"]) == ["status=FAILED", "since=2026-13-01", "statuss=failed"]
     assert Selection.misread({"status": "failed", "search": "", "address": " ann@x.test "}) == []
+
+
+def test_of_an_address_nothing_is_found_that_cannot_be(db: DAL) -> None:
+    number = put(db, "ann@x.test")
+    assert ids(db, address="ann@x.test", status="queued") == [number]
+    assert ids(db, address="ann@x.test", status="sent", failure="recipient") == []
+    of_ann = Selection(address="ann@x.test", status="queued")
+    counts = {verb: bulk.count(db, verb, of_ann, number + 1).number for verb in bulk.VERBS}
+    assert counts == {"retry": 0, "cancel": 1, "delete": 0}
 
 
 def test_a_key_that_is_hidden_is_not_found_out_bit_by_bit(db: DAL) -> None:

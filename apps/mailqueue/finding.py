@@ -108,6 +108,8 @@ class Search:
             before: only those with smaller ids, the greatest first; that is the order without `after` too.
             after: only those with greater ids, the smallest first.
         """
+        if not self._statuses:  # no message can be meant
+            return Found([], None)
         stretch = _Stretch(
             max(bound for bound in (-1, self._above, after) if bound is not None),
             min(bound for bound in (_GREATEST, self._below, before) if bound is not None),
