@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mailqueue
 import pytest
 from mailqueue import QueuedMailer, words
 from support.browser import Browser
@@ -79,6 +80,24 @@ def mailer(queue: Queue, smtp: ScriptedServer, login: str | None = None) -> Queu
     """A worker's side of the site: it sends what the pages show."""
     server = f"127.0.0.1:{smtp.port}"
     return QueuedMailer(queue.db, server=server, sender="site@example.test", login=login, tls=False)
+
+
+# --- in layouts of others --------------------------------------------------------------------
+
+
+def test_the_heading_can_be_read_in_the_layout_of_web2pys_welcome_application(chrome: Any) -> None:
+    theirs = """header { box-shadow: 0 0 8px 2px #000; margin-bottom: 10px; }
+        header h1 { color: #FFF!important; text-shadow: 0 0 7px #000; }"""  # of its web2py-bootstrap4.css
+    ours = Path(mailqueue.__file__).with_name("static").joinpath("admin.css").read_text(encoding="utf-8")
+    with contextlib.closing(chrome.new_page()) as page:
+        page.set_content(
+            f"<style>{theirs}</style><style>{ours}</style><body style='color: #212529'>"
+            "<div class=mq><header class=mq-head><h1>Mail</h1></header></div>"
+        )
+        head, heading = page.locator("header"), page.locator("h1")
+        assert head.evaluate("it => getComputedStyle(it).boxShadow") == "none"
+        style = heading.evaluate("it => [getComputedStyle(it).color, getComputedStyle(it).textShadow]")
+        assert style == ["rgb(33, 37, 41)", "none"]
 
 
 # --- journeys --------------------------------------------------------------------------------
