@@ -253,6 +253,19 @@ def test_the_connection_is_tested_by_a_button_and_that_is_recorded(
     assert "Connection tested" in admin.get("plugin_mailqueue/actions").text
 
 
+def test_no_form_stands_in_a_paragraph_which_html_does_not_allow(
+    site: Web2pySite, admin: Browser, smtp: ScriptedServer
+) -> None:
+    served_by(site, smtp)
+    queue_some(site, "paragraph")
+    (message,) = site.rows("SELECT MAX(id) AS id FROM mailqueue_message")
+    pages = [admin.get(f"plugin_mailqueue/{path}") for path in ("bulk", f"message/{message['id']}/content")]
+    pages.append(admin.submit(admin.form_to(admin.get("plugin_mailqueue/overview"), "plugin_mailqueue/test")))
+    for page in pages:
+        assert "<form" in page.text
+        assert not re.search(r"<p(?: [^>]*)?>\s*<form", page.text), page.url
+
+
 def test_what_is_held_back_is_shown_and_can_be_let_go(site: Web2pySite, admin: Browser) -> None:
     assert "No mail is held back" in admin.get("plugin_mailqueue/held").text
     assert ">Held back</a>" not in admin.get("plugin_mailqueue/index").text
