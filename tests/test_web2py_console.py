@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -251,6 +253,23 @@ def test_the_connection_is_tested_by_a_button_and_that_is_recorded(
     assert f"smtp://127.0.0.1:{smtp.port}" in page and "The mail server can be used." in page
     assert smtp.connections == 1 and smtp.messages == []
     assert "Connection tested" in admin.get("plugin_mailqueue/actions").text
+
+
+def test_while_a_server_keeps_the_test_waiting_the_other_pages_do_not_wait(
+    site: Web2pySite, admin: Browser
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as pool:
+        site.configure(mail={"server": f"127.0.0.1:{silent.getsockname()[1]}", "sender": "site@example.test"})
+        form = admin.form_to(admin.get("plugin_mailqueue/overview"), "plugin_mailqueue/test")
+        tested = pool.submit(admin.submit, form)
+        connection, _ = silent.accept()
+        with connection:
+            assert admin.get("plugin_mailqueue/overview").status_code == 200
+            assert not tested.done()
+        page = tested.result(30)
+    assert page.status_code == 200
+    again = admin.form_to(page, "plugin_mailqueue/test")
+    assert admin.submit(again).status_code == 200, "the button on its page holds, too"
 
 
 def test_no_form_stands_in_a_paragraph_which_html_does_not_allow(

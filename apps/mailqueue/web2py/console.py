@@ -90,6 +90,13 @@ class Console(Parts):
         if request.env.request_method != "POST" or not URL.verify(request, user_signature=True):
             raise self.refusal(Refusal(NOT_SIGNED.status, NOT_SIGNED.told))
 
+    def release_session(self) -> None:
+        """Have no other request of this visitor wait for this one: a session in a file is locked meanwhile.
+
+        What is put into the session afterwards is not kept.
+        """
+        current.session.forget(current.response)
+
     def shows_mail(self) -> None:
         """Have nobody learn the address of a page that shows a mail."""
         current.response.headers["Referrer-Policy"] = "no-referrer"

@@ -71,6 +71,7 @@ class Pages:
         """What came of trying the ways out, and the keys."""
         self.console.admit()
         self.console.hold_to_buttons()
+        self.console.release_session()  # a server may keep us waiting
         return self.console.page("test", "overview", Overview(self.console).test())
 
     def held(self) -> dict[str, Any]:
