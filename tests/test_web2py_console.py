@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
@@ -449,3 +450,42 @@ def test_the_pages_read_and_act(site: Web2pySite, empty_uri: str) -> None:
         assert "The rule is added." in reader.submit(rule, meaning="mailbox-full").text
     finally:
         site.configure(uri=usual)
+
+
+def menu(visitor: Browser, path: str) -> dict[str, int]:
+    """Where the menu of a page leads, and what is answered there."""
+    head = visitor.get(path).text.partition("</header>")[0]
+    found = re.findall(r'<a href="/app/(plugin_mailqueue/(\w+))"', head)
+    return {name: visitor.get(link).status_code for link, name in found}
+
+
+@pytest.mark.parametrize(
+    ("admin_lines", "approval_readers", "path", "shown"),
+    [
+        ("mail.enable_admin(auth, readers='auditors')", "None", "overview", {"overview", "index"}),
+        ("pass", "'auditors'", "accounts", {"accounts"}),
+        ("mail.enable_admin(auth)", "'auditors'", "accounts", {"accounts"}),
+        ("mail.enable_admin(auth, readers='auditors')", "'auditors'", "accounts", {"overview", "accounts"}),
+    ],
+)
+def test_the_menu_leads_to_what_this_visitor_may_see(
+    tmp_path: Path, admin_lines: str, approval_readers: str, path: str, shown: set[str]
+) -> None:
+    site = Web2pySite(tmp_path)
+    model = site.app / "models" / "db.py"
+    text = model.read_text(encoding="utf-8")
+    text = text.replace('mail.enable_admin(auth, readers="auditors")', admin_lines)
+    text = text.replace(
+        'enable_approval(auth, readers="auditors"', f"enable_approval(auth, readers={approval_readers}"
+    )
+    model.write_text(text, encoding="utf-8")
+    approval = {"approvers": ["boss@example.test"], "base_url": "https://site.test/app"}
+    site.configure(auth={"registration_requires_verification": False}, approval=approval)
+    with site.served():
+        reader = member(site, "reader@menu.test")
+        assert reader.get("default/become_auditor").text == "done"
+        answers = menu(reader, f"plugin_mailqueue/{path}")
+        assert set(answers.values()) == {200}
+        assert shown <= set(answers)
+        assert ("accounts" in answers) == ("accounts" in shown)
+        assert site.tickets == []

@@ -64,13 +64,14 @@ class Parts(Speech):
         translations: folders with the site's own translations.
 
     Attributes:
-        has_accounts: whether there is a page of pending accounts.
+        has_accounts: whether there is a page of pending accounts, for this visitor.
+        has_queue: whether there are the other pages, for this visitor.
     """
 
     def __init__(self, mail: Any, translations: Sequence[Path]):
         super().__init__(translations)
         self.mail = mail
-        self.has_accounts = False
+        self.has_accounts, self.has_queue = False, True
 
     # --- what each framework does its own way ----------------------------------------------
 
@@ -106,18 +107,18 @@ class Parts(Speech):
 
     def menu(self, page: Any) -> list[tuple[str, str, str]]:
         """The entries of the menu: the section's name, its label, its URL."""
+        queue, held = self.has_queue, page.any_held or page.section == "held"
         entries = [
-            ("overview", "Overview", self.link("overview")),
-            ("messages", "Messages", self.link()),
-            ("problems", "Problems", self.link("problems")),
+            (queue, "overview", "Overview", self.link("overview")),
+            (queue, "messages", "Messages", self.link()),
+            (queue, "problems", "Problems", self.link("problems")),
+            (queue and held, "held", "Held back", self.link("held")),
+            (queue, "replies", "Replies", self.link("replies")),
+            (self.has_accounts, "accounts", "Pending accounts", self.link("accounts")),
+            (queue, "actions", "Actions", self.link("actions")),
+            (queue, "templates", "Templates", self.link("templates")),
         ]
-        if page.any_held or page.section == "held":
-            entries.append(("held", "Held back", self.link("held")))
-        entries.append(("replies", "Replies", self.link("replies")))
-        if self.has_accounts:
-            entries.append(("accounts", "Pending accounts", self.link("accounts")))
-        entries.append(("actions", "Actions", self.link("actions")))
-        return [*entries, ("templates", "Templates", self.link("templates"))]
+        return [(section, label, url) for is_shown, section, label, url in entries if is_shown]
 
     def state(self) -> dict[str, Any]:
         """What every page shows."""

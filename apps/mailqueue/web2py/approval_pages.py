@@ -41,7 +41,7 @@ class ApprovalPages:
     """
 
     def __init__(self, approval: Approval, console: Console):
-        self._approval, self._console = approval, console
+        self._approval, self.console = approval, console
 
     # --- behind the links ------------------------------------------------------------------
 
@@ -51,14 +51,14 @@ class ApprovalPages:
 
     def decline(self) -> dict[str, Any]:
         """Where the link to decline leads."""
-        label = self._console.say(NOTE)
+        label = self.console.say(NOTE)
         field = LABEL(label, BR(), TEXTAREA(_name="note", _rows="4", _maxlength=LONGEST_NOTE))
         return self._decide(DECLINE, P(field))
 
     def _decide(self, verb: str, *more: Any) -> dict[str, Any]:
-        say = self._console.say
+        say = self.console.say
         standing = self._approval.standing(current.request.args(0) or "")
-        current.response.headers.update({**PRIVATE, "Content-Language": self._console.language_tag})
+        current.response.headers.update({**PRIVATE, "Content-Language": self.console.language_tag})
         current.response.view = "plugin_mailqueue/page.html"
         if standing.obstacle:
             current.response.status = page_status(standing)
@@ -84,11 +84,11 @@ class ApprovalPages:
 
     def accounts(self) -> dict[str, Any]:
         """The accounts that wait for approval, the oldest first."""
-        self._console.admit()
-        content, args = Accounts(self._console, self._approval), current.request.args
+        self.console.admit()
+        content, args = Accounts(self.console, self._approval), current.request.args
         if not args:
-            return self._console.page("accounts", "accounts", content.page())
-        self._console.hold_to_buttons()
+            return self.console.page("accounts", "accounts", content.page())
+        self.console.hold_to_buttons()
         account = number(args(0)) or 0
         match args(1):
             case "approve":
@@ -96,5 +96,5 @@ class ApprovalPages:
             case "decline":
                 done = content.decline(account, current.request.post_vars)
             case _:
-                raise self._console.refusal(NO_ACTION)
-        raise self._console.done(done, self._console.link("accounts"))
+                raise self.console.refusal(NO_ACTION)
+        raise self.console.done(done, self.console.link("accounts"))

@@ -61,7 +61,7 @@ class Console(Parts):
             is_page = current.request.env.request_method == "GET"
             back = self._auth.here() if is_page else self.link()
             redirect(f"{self._auth.settings.login_url}?_next={quote(back, safe='')}")
-        if not self.may_act() and not (self._readers and self._auth.has_membership(self._readers)):
+        if not self.may_look():
             raise self.refusal(NO_MEMBER)
         headers = current.response.headers
         headers["Cache-Control"] = "no-store"
@@ -109,6 +109,10 @@ class Console(Parts):
         """Whether whoever makes this request may press buttons and see contents."""
         return bool(self._auth.has_membership(self._role))
 
+    def may_look(self) -> bool:
+        """Whether whoever makes this request may see the pages."""
+        return self.may_act() or bool(self._readers and self._auth.has_membership(self._readers))
+
     def whose(self) -> str:
         """The address of the administrator whose request this is."""
         return str(self._auth.user.email)
@@ -148,7 +152,8 @@ class Console(Parts):
             section: the entry of the menu that it belongs to.
             found: what its template finds in `page`, besides state(); a "title" where it has its own.
         """
-        self.has_accounts = hasattr(current, "plugin_mailqueue_approval")
+        self.has_queue = _is_open("plugin_mailqueue")
+        self.has_accounts = _is_open("plugin_mailqueue_approval")
         page = {"title": TITLES[section], **self.state(), **found, "section": section}
         current.response.title = self.say(page["title"])
         given = {"mq": self, "page": SimpleNamespace(**page)}
@@ -179,6 +184,12 @@ def asked() -> dict[str, str]:
     """The variables of this request's URL; of one that is there several times, the first."""
     found = current.request.get_vars
     return {name: str(found.getfirst(name, "")) for name in found}
+
+
+def _is_open(name: str) -> bool:
+    """Whether there are the pages of this name, and this visitor may see them."""
+    pages = getattr(current, name, None)
+    return pages is not None and bool(pages.console.may_look())
 
 
 def _function(parts: tuple[Any, ...]) -> str:
