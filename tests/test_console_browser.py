@@ -273,6 +273,16 @@ def test_the_overview_comes_anew_and_takes_nothing_from_who_is_at_it(
     assert page.evaluate("document.activeElement.innerText") == "Stop that"
 
 
+def test_an_overview_whose_login_has_ended_does_not_grow_old(visit: Callable[..., Any], queue: Queue) -> None:
+    page = visit("mailqueue/overview")
+    page.clock.install()
+    page.reload()
+    page.context.clear_cookies()
+    with page.expect_navigation(url=re.compile("/auth/login")):
+        page.clock.fast_forward(31_000)
+    assert page.locator("#mq-live").count() == 0
+
+
 def test_the_pages_are_in_the_language_of_who_reads_them(visit: Callable[..., Any], queue: Queue) -> None:
     from support.chromium import HEIGHT, NARROW, WIDE, scrolls_sideways
 

@@ -8,6 +8,8 @@
   const refresh = async () => {
     if (busy()) return;
     const answer = await fetch(location.href, { credentials: "same-origin" });
+    const shutOut = answer.redirected || answer.status === 401 || answer.status === 403; // the login has ended
+    if (shutOut && !busy()) return location.reload();
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("mq-live");
     if (fresh && !busy()) document.getElementById("mq-live").replaceWith(fresh);
   };
