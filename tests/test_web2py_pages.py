@@ -112,6 +112,18 @@ def test_appadmin_shows_the_tables_to_administrators_only(site: Web2pySite, admi
     assert "ann@appadmin.test" in admin.get("appadmin/manage.load/mailqueue/1").text
 
 
+def test_appadmin_hides_keys_as_the_pages_do_and_exports_nothing(site: Web2pySite, admin: Browser) -> None:
+    site.scenario(
+        "mail.send('ann@keys.test', 'Reset https://x.test/reset?token=9f86d081884c7d659a2f', 'text')"
+    )
+    page = admin.get("appadmin/manage.load/mailqueue/0").text
+    assert "https://x.test/reset?token=\u2022\u2022\u2022\u2022" in page and "9f86d081" not in page
+    for kind in ("csv", "csv_with_hidden_cols", "tsv", "tsv_with_hidden_cols", "xml", "html", "json"):
+        exported = admin.get(f"appadmin/manage.load/mailqueue/0?_export_type={kind}")
+        assert exported.headers["Content-Type"].startswith("text/html") and "9f86d081" not in exported.text
+        assert "web2py_grid" in exported.text
+
+
 def test_appadmin_lets_nobody_change_a_row(site: Web2pySite, admin: Browser) -> None:
     queued(site, "ann@rows.test")
     page = admin.get("appadmin/manage.load/mailqueue/0").text

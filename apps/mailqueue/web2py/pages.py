@@ -25,10 +25,19 @@ from ..console.refusals import NO_ACTION
 from ..console.replies import Replies
 from ..console.templates import Templates
 from ..mailer import MailQueue
+from ..masking import masked
 from ..tables import MESSAGE, PROBLEM, RECIPIENT
 from .console import Console, asked
 
-_READ_ONLY = {"create": False, "editable": False, "deletable": False, "csv": False}
+# web2py's grid exports in spite of csv=False, where its URL asks for it.
+_EXPORTS = ("csv", "csv_with_hidden_cols", "tsv", "tsv_with_hidden_cols", "xml", "html", "json")
+_READ_ONLY = {
+    "create": False,
+    "editable": False,
+    "deletable": False,
+    "csv": False,
+    "exportclasses": {"*": dict.fromkeys(_EXPORTS, False)},  # of every table
+}
 
 
 class Pages:
@@ -48,6 +57,7 @@ class Pages:
     def enable(self) -> None:
         """Have the controller and appadmin find them."""
         current.plugin_mailqueue = self
+        self._mail.db[MESSAGE].subject.represent = lambda subject, _row: masked(subject or "", "auth")
         # A new dictionary: the one that is there may be shared by every Auth of the process.
         self._auth.settings.manager_actions = dict(
             self._auth.settings.manager_actions or {},
