@@ -36,7 +36,7 @@ LEAST_POINTS = 60  # kinds of points that there are at least
 WHOLE = os.environ.get("MAILQUEUE_WHOLE_KILL_MATRIX") == "1"
 LANES = 2  # cases at a time
 
-RANDOM_KILLS = 150
+RANDOM_KILLS = 100
 STREAM = 40  # messages waiting when a kill comes at random
 LONGEST = 0.06  # seconds of full speed that these take, more or less
 

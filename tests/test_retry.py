@@ -160,7 +160,7 @@ def test_only_what_may_be_tried_again_has_a_delay(kind, stage, rule, attempts, a
     if decision.delay is not None:
         assert decision.status in PENDING
     if kind == CONFIGURATION:
-        assert decision == Decision(QUEUED, STEADY.hold, counts=False)
+        assert decision == Decision(QUEUED, max(STEADY.hold, RULES[rule].least_delay), counts=False)
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.2, 0.9])
