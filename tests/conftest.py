@@ -71,6 +71,11 @@ def db_uri(
     yield database.uri
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the kill matrix: its tests take longest, and at the end one would be waited for."""
+    items.sort(key=lambda item: item.path.name != "test_kill_matrix.py")
+
+
 # With pytest-xdist the kills happen in its worker processes, and the summary is written by another one.
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In a process of pytest-xdist: hand over what its kills have come to."""
