@@ -357,6 +357,17 @@ def test_health_is_open_to_everybody_and_fails_where_nobody_sends(site: Web2pySi
     assert monitor.get("plugin_mailqueue/health").status_code == 200
 
 
+def test_who_acts_is_asked_of_the_database_once_a_request_however_many_buttons_there_are(
+    site: Web2pySite, admin: Browser
+) -> None:
+    found = site.scenario(
+        "console, before = current.plugin_mailqueue.console, len(db._timings)\n"
+        "buttons = [console.button('Retry', 'Retry', '/') for _ in range(20)]\n"
+        "found['asked'] = [made[0] for made in db._timings[before:]]"
+    )
+    assert sum("auth_group" in statement for statement in found["asked"]) == 1
+
+
 # --- who may only look -----------------------------------------------------------------------
 
 

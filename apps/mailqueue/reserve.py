@@ -85,10 +85,11 @@ class _Approach(threading.Thread):
             transport = self._make()
             transport.approach()
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the transport's
-            failure = classify_exception(transport.stage if transport else words.CONFIG, error)
-            logger.info("a further connection was not made in advance: %s", failure.text)
+            stage = transport.stage if transport else words.CONFIG
             if transport:
                 close(transport)
+            failure = classify_exception(stage, error)
+            logger.info("a further connection was not made in advance: %s", failure.text)
             return None
         return transport
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .. import audit, liveness, outbox, queries, statistics, trial
@@ -23,11 +24,11 @@ class Overview:
     def __init__(self, parts: Parts):
         self._parts, self._mail = parts, parts.mail
 
-    def page(self, refresh: object) -> dict[str, Any]:
+    def page(self, asked: Mapping[str, str]) -> dict[str, Any]:
         """Transports, workers, the queue, and the figures of the last hour, day and week.
 
         Args:
-            refresh: what the URL says of it; after "off" the page does not come anew by itself.
+            asked: the variables of the URL; with refresh=off the page does not come anew by itself.
         """
         db, now = self._mail.db, self._parts.now()
         figures = statistics.counts(db, now)
@@ -42,7 +43,7 @@ class Overview:
             "outcomes": statistics.SHOWN,
             "problems": queries.problems(db, open_only=True, limit=10),
             "test": self._test_button(),
-            "refreshed": None if refresh == "off" else REFRESHED,
+            "refreshed": None if asked.get("refresh") == "off" else REFRESHED,
         }
 
     def _in_words(self, counts: statistics.Counts) -> str:

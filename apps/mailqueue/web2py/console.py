@@ -40,6 +40,7 @@ class Console(Parts):
     def __init__(self, mail: Any, auth: Any, role: str, readers: str | None = None):
         super().__init__(mail, [Path(current.request.folder, "translations")])
         self._auth, self._role, self._readers = auth, role, readers
+        self._memberships: dict[str, bool] = {}
         self._language: Language | None = None
 
     def language(self) -> Language:
@@ -107,11 +108,17 @@ class Console(Parts):
 
     def may_act(self) -> bool:
         """Whether whoever makes this request may press buttons and see contents."""
-        return bool(self._auth.has_membership(self._role))
+        return self._is_member(self._role)
 
     def may_look(self) -> bool:
         """Whether whoever makes this request may see the pages."""
-        return self.may_act() or bool(self._readers and self._auth.has_membership(self._readers))
+        return self.may_act() or bool(self._readers and self._is_member(self._readers))
+
+    def _is_member(self, group: str) -> bool:
+        """Whether whoever makes this request is in a group; web2py would ask the database for each button."""
+        if group not in self._memberships:
+            self._memberships[group] = bool(self._auth.has_membership(group))
+        return self._memberships[group]
 
     def whose(self) -> str:
         """The address of the administrator whose request this is."""

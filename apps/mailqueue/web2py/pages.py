@@ -75,7 +75,7 @@ class Pages:
     def overview(self) -> dict[str, Any]:
         """Transports, workers, the queue, and the figures of the last hour, day and week."""
         self.console.admit()
-        return self.console.page("overview", "overview", Overview(self.console).page(asked().get("refresh")))
+        return self.console.page("overview", "overview", Overview(self.console).page(asked()))
 
     def test(self) -> dict[str, Any]:
         """What came of trying the ways out, and the keys."""

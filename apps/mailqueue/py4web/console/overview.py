@@ -32,4 +32,4 @@ class OverviewPage:
 
     def overview(self) -> dict[str, Any]:
         """Transports, workers, the queue, and the figures of the last hour, day and week."""
-        return self._overview.page(request.query.get("refresh"))
+        return self._overview.page(request.query)
